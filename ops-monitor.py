@@ -681,6 +681,14 @@ class BusyError(OpsError):
     code = BUSY
 
 
+class Interrupted(BaseException):
+    """A signal asked this process to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
 # ==== TOLERANT JSON ======================================================
 # Reads JSON as people write it by hand (JSON5), and where each value stands.  Text in, value out:
 # whatever the text holds, the answer is a Reading or Malformed, never another exception.
@@ -749,7 +757,8 @@ class JsonReader:
     """Turns pieces into values. It stands on the first piece that is not yet used."""
 
     def __init__(self, text: str, duplicates: str):
-        self.pieces, self.duplicates, self.places = pieces_of(text), duplicates, {}
+        self.pieces, self.duplicates = pieces_of(text), duplicates
+        self.places: dict = {}
         self.step()
 
     def step(self) -> None:
@@ -1050,7 +1059,7 @@ def found_text(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, (int, float)):
         return f"number {one_line(repr(value), 30)}" if value == value else "NaN"
-    return {list: "a list", dict: "an object"}.get(type(value), type(value).__name__) + ("" if value else " that is empty")
+    return ("a list" if isinstance(value, list) else "an object") + ("" if value else " that is empty")
 
 
 def path_text(path: tuple) -> str:
@@ -1422,7 +1431,7 @@ def openclaw_places(env: dict, home: Optional[str], exists: Callable[[str], bool
     """
     paths = (env.get("OPENCLAW_" + name) for name in ("CONFIG_PATH", "STATE_DIR", "HOME"))
     named, state, base = (
-        None if is_unset(path) else os.path.normpath(expand_home(path.strip(), home)) for path in paths
+        None if is_unset(path) else os.path.normpath(expand_home(str(path).strip(), home)) for path in paths
     )
     if state:
         usual = [f"{state}/openclaw.json"]
@@ -1475,7 +1484,8 @@ class Includes:
     """Resolves `$include`. A chain is the files that lead from the config to the one being read."""
 
     def __init__(self, directory: str, read: Callable[[str], str]):
-        self.root, self.read, self.count, self.problems = os.path.join(directory, ""), read, 0, []
+        self.root, self.read, self.count = os.path.join(directory, ""), read, 0
+        self.problems: list = []
 
     def resolve(self, value: Any, chain: tuple, depth: int = 0) -> Any:
         """`value` with every `$include` in it replaced; what cannot be had is left out and noted."""
@@ -1699,7 +1709,7 @@ def find_target(openclaw: OpenClaw, account: Optional[str]) -> Optional[Target]:
     ):
         found = next(filter(None, map(parse, as_list(value))), None)
         if found:
-            return Target(*found, source)
+            return Target(found[0], found[1], source)
     return None
 
 
@@ -1712,8 +1722,9 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
 
 
 def gateway_port(openclaw: OpenClaw) -> int:
-    for port in (openclaw.variables.get("OPENCLAW_GATEWAY_PORT"), object_at(openclaw.config, "gateway").get("port")):
-        if re.fullmatch(r"\s*[1-9][0-9]{0,4}\s*", str(port)) and int(port) < 65536:
+    for given in (openclaw.variables.get("OPENCLAW_GATEWAY_PORT"), object_at(openclaw.config, "gateway").get("port")):
+        port = str(given)
+        if re.fullmatch(r"\s*[1-9][0-9]{0,4}\s*", port) and int(port) < 65536:
             return int(port)
     return 18789
 
@@ -1796,6 +1807,9 @@ class State:
                 raw[key] = kind()
         raw["queue"] = [entry for entry in map(self._mended, raw["queue"]) if entry is not None]
         raw["outbox"] = [entry for entry in map(self._mended, raw["outbox"]) if entry and isinstance(entry.get("text"), str)]
+        for entry in raw["outbox"]:
+            if type(entry.get("rank")) is not int or not isinstance(entry.get("id"), str):
+                entry.update(rank=ALERT, id=str(entry.get("id")))
 
     @property
     def jobs(self) -> dict:
@@ -1909,7 +1923,7 @@ def read_state(text: str, now: float) -> State:
     raw = json.loads(text)
     if not isinstance(raw, dict):
         raise ValueError(f"expected an object, found {found_text(raw)}")
-    version = raw.get("version")
+    version: Any = raw.get("version")
     if is_number(version) and version > STATE_VERSION:
         raise StateError(f"the state file has version {version}, this program writes {STATE_VERSION}", "upgrade ops-monitor.py")
     return State(raw, now) if version == STATE_VERSION else State(migrate_v1(raw), now, is_migrated=True)
@@ -2633,10 +2647,10 @@ def compose(lang: str, entries: list, now: float, header: str, clock_text: Calla
     More than `most` messages: the last one counts what is left out and names the command that
     shows it; it carries those entries too.
     """
-    ordered = sorted(entries, key=lambda entry: (-int(entry.get("rank") or 0), entry["createdAt"]))
+    ordered = sorted(entries, key=lambda entry: (-entry["rank"], entry["createdAt"]))
     messages = []
     for rings in (True, False):
-        mine = [entry for entry in ordered if (int(entry.get("rank") or 0) >= WARN) == rings]
+        mine = [entry for entry in ordered if (entry["rank"] >= WARN) == rings]
         for text, group in joined(lang, mine, now, header, clock_text):
             messages.append(Message(text, rings, tuple(entry["id"] for entry in group)))
     if len(messages) <= most:
@@ -2650,7 +2664,8 @@ def compose(lang: str, entries: list, now: float, header: str, clock_text: Calla
 
 def joined(lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str]) -> Iterator[tuple]:
     """(text, entries) of messages that join whole sections up to the limit."""
-    text, group = header, []
+    text = header
+    group: list = []
     for entry in entries:
         part = "\n\n" + entry_text(lang, entry, now, clock_text)
         if group and utf16_length(text + part) > MESSAGE_LIMIT:
@@ -2664,7 +2679,9 @@ def joined(lang: str, entries: list, now: float, header: str, clock_text: Callab
 
 def bar(progress: dict, width: int = 10) -> str:
     """`█████░░░░░ 50%` where `done` and `total`, or `percent`, are given; else ''."""
-    done, total, percent = (progress.get(key) for key in ("done", "total", "percent"))
+    done: Any = progress.get("done")
+    total: Any = progress.get("total")
+    percent: Any = progress.get("percent")
     if is_number(done) and is_number(total) and total > 0:
         share = done / total
     elif is_number(percent):
@@ -3172,7 +3189,7 @@ def spawn(argv: list, cwd: str, env: dict, files: tuple) -> int:
     """
     os.chdir(cwd)
     program = find_executable(argv[0], env.get("PATH", ""), cwd)
-    actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files]
+    actions: list = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files]
     if not any(theirs == 0 for theirs, _ in files):
         actions.insert(0, (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
     reach("spawn")
@@ -3275,6 +3292,7 @@ class Child:
         self.open_files: dict = {}  # our end of a pipe -> its Stream
         self.deadline = time.monotonic() + command.timeout
         self.timed_out = False
+        self.signals = 0  # times that it was told to end
         self.code: Optional[int] = None
         self.drained_by = 0.0  # when reading ends although a grandchild keeps the pipe
 
@@ -3323,8 +3341,7 @@ class Pool:
         self.waiting.clear()
         for child, _ in self.children.values():
             self._time_out(child)
-        until = time.monotonic() + GRACE + 1.0
-        while self.children and time.monotonic() < until:
+        while self.children:
             self._pump(0.2)
 
     def _fill(self) -> None:
@@ -3334,7 +3351,8 @@ class Pool:
 
     def _start(self, command: Command, token: Any) -> None:
         child = Child(command, self.now())
-        ours, theirs = [], []
+        ours: list = []
+        theirs: list = []
         try:
             if not self.bell:
                 self.bell = ring_on_exit()
@@ -3397,7 +3415,10 @@ class Pool:
             if child.code is not None and (not child.open_files or moment >= child.drained_by):
                 self._finish(child, token)
             elif child.code is None and moment >= child.deadline:
-                self._time_out(child)
+                if child.signals < 2:
+                    self._time_out(child)
+                else:  # not even KILL ends it (stuck in the kernel): say so, go on without it
+                    self._finish(child, token)
 
     def _read(self, fd: int) -> bool:
         """Read what is there; whether this file has ended."""
@@ -3430,7 +3451,8 @@ class Pool:
 
     def _time_out(self, child: Child) -> None:
         """TERM to the whole group the first time, KILL the second; also to what left the group."""
-        number = signal.SIGKILL if child.timed_out else signal.SIGTERM
+        number = signal.SIGKILL if child.signals else signal.SIGTERM
+        child.signals += 1
         child.timed_out = True
         child.deadline = time.monotonic() + GRACE
         end_group(child.pid, number)
@@ -3716,8 +3738,12 @@ def supervise(spec: dict) -> None:
             pause = 0.02 if size - before > 1 << 20 else 1.0
             before = min(size, spec["log_kept"])
 
-    lock = take_lock()
-    log = os.open(path("run.log"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        lock = take_lock()
+        log = os.open(path("run.log"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        os.write(2, f"{directory}: {error.strerror}\n".encode())
+        os._exit(126)
     source, sink = os.pipe()
     if os.fork():
         os.close(sink)
@@ -3738,14 +3764,17 @@ def supervise(spec: dict) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
     defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    pid = 0
     try:
         pid = os.posix_spawn(spec["program"], spec["argv"], os.environ, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
-    except OSError as error:
-        os.write(sink, b"-" + (error.strerror or "cannot be executed").encode())
+        os.set_inheritable(lock, False)
+        who = f',"pid":{pid},"processStart":"{started(pid)}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
+        record(who)
+    except OSError as error:  # nothing may run that is not on record
+        if pid:
+            os.killpg(pid, signal.SIGKILL)
+        os.write(sink, f"-{spec['program']}: {error.strerror}\n".encode())
         os._exit(126)
-    os.set_inheritable(lock, False)
-    who = ',"pid":%d,"processStart":"%s","supervisor":%d,"startedAt":%.3f' % (pid, started(pid), os.getpid(), time.time())
-    record(who)
     os.write(sink, b"+")
     os.close(sink)
     status = watch(pid, log, bell)
@@ -3756,7 +3785,7 @@ def supervise(spec: dict) -> None:
         except OSError:
             break
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    record(who + ',"exitCode":%d,"endedAt":%.3f' % (code, time.time()))
+    record(who + f',"exitCode":{code},"endedAt":{time.time():.3f}')
     os._exit(0)
 
 
@@ -3976,15 +4005,19 @@ class Driver:
     def run(self, seconds: float = float("inf"), until: Optional[Flow] = None) -> None:
         """Go on until every flow has ended, or `until` has, or for about `seconds`."""
         stop_at = time.monotonic() + seconds
-        while self.alive and (until is None or until not in self.results):
-            self._advance()
-            self._commit_if_due()
-            if self.ready:
-                continue
-            left = stop_at - time.monotonic()
-            if left <= 0:
-                return
-            self._wait(left)
+        try:
+            while self.alive and (until is None or until not in self.results):
+                self._advance()
+                self._commit_if_due()
+                if self.ready:
+                    continue
+                left = stop_at - time.monotonic()
+                if left <= 0:
+                    return
+                self._wait(left)
+        except BaseException:  # interrupted, or the state cannot be saved: leave no child behind
+            self.site.pool.end_all()
+            raise
 
     def finish(self, flow: Flow) -> Any:
         """Run this flow to its end, the others beside it; what it returned."""
@@ -4068,7 +4101,7 @@ def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
     if site.printed is not None:
         site.printed.append({"id": new_id(), "createdAt": state.now, "rank": effect.rank, "text": text})
         return
-    about = [job_id, effect.kind] if effect.telling != "told" else []
+    about = [job_id, effect.kind] if effect.telling not in ("told", "autorun") else []
     queued = [entry for entry in state.outbox if about and entry.get("about") == about]
     if effect.telling == "resolved" and queued:
         text = text + "\n" + site.say("line.was_queued", time=site.clock.text(queued[0]["createdAt"]))
@@ -4088,11 +4121,11 @@ def trim_outbox(state: State) -> None:
     """Drop what has expired, and beyond the limit the oldest of the least important."""
     state.raw["outbox"] = [entry for entry in state.outbox if not has_expired(entry, state.now)]
     while len(state.outbox) > OUTBOX_LIMIT:
-        state.outbox.remove(min(state.outbox, key=lambda entry: (int(entry.get("rank") or 0), entry["createdAt"])))
+        state.outbox.remove(min(state.outbox, key=lambda entry: (entry["rank"], entry["createdAt"])))
 
 
 def has_expired(entry: dict, now: float) -> bool:
-    routine = not int(entry.get("rank") or 0)
+    routine = not entry["rank"]
     return now > (entry["notBefore"] + HOUR if routine else max(entry["notBefore"], entry["createdAt"]) + 7 * DAY)
 
 
@@ -4133,7 +4166,7 @@ def look_at(site: Site, job: Any) -> Flow:
 
 
 def is_state_lost(state: State) -> bool:
-    recovered = state.raw.get("recoveredAt")
+    recovered: Any = state.raw.get("recoveredAt")
     return is_number(recovered) and 0 <= state.now - recovered < STATE_LOST_PAUSE
 
 
@@ -4303,7 +4336,10 @@ def end_job(site: Site, job: Any) -> Flow:
 def end_managed(site: Site, job_id: str, patience: float) -> Flow:
     """TERM to the job's group, `patience` seconds, KILL; False if nothing of it was alive."""
     directory = site.store.job_dir(job_id)
-    run = read_run(directory)
+    try:
+        run = read_run(directory)
+    except ValueError as error:
+        raise OpsError(f"{directory}/run.json cannot be read: {error}", f"cat {directory}/run.json") from None
     boot = site.clock.boot
     if run is None or not (is_lock_held(directory) or is_alive(run, boot)):
         return False
@@ -4355,7 +4391,7 @@ def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) ->
     tries = 1
     if memory.action == "run":
         entry_id, tries = memory.action_entry, memory.action_tries + 1
-        if not interrupted(site, state, job, memory):
+        if not interrupted(site, state, job, memory, is_wanted=bool(entry_id) or job.enabled):
             return False
     entry = queue_entry(state, entry_id)
     if entry_id:
@@ -4372,9 +4408,9 @@ def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) ->
     return True
 
 
-def interrupted(site: Site, state: State, job: Any, memory: Memory) -> bool:
+def interrupted(site: Site, state: State, job: Any, memory: Memory, is_wanted: bool) -> bool:
     """Tell that a run has no result; whether it is run once more."""
-    again = memory.action_tries < 2
+    again = memory.action_tries < 2 and is_wanted
     words = Phrase("interrupted.again" if again else "interrupted", {"time": site.clock.text(memory.action_at)})
     state.record("interrupted", job.id, again=again)
     if not is_muted(memory, site.clock.now()):
@@ -4530,17 +4566,18 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
 def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     """What the Bot API said."""
     try:
-        answer = json.loads(raw)
+        answer: Any = json.loads(raw)
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
         return Sent("unknown" if status >= 500 or status < 300 else "not_sent", f"HTTP {status}, no answer of the Bot API")
     if answer["ok"]:
         return Sent("sent") if status < 300 else Sent("unknown", f"HTTP {status} with ok")
-    code = answer.get("error_code") if is_number(answer.get("error_code")) else status
+    code: Any = answer.get("error_code") if is_number(answer.get("error_code")) else status
     detail = f"{code} {one_line(redact.tidy(str(answer.get('description') or '')), 100)}"
-    parameters = answer.get("parameters") if isinstance(answer.get("parameters"), dict) else {}
-    moved, wait = parameters.get("migrate_to_chat_id"), parameters.get("retry_after")
+    parameters: Any = answer.get("parameters") if isinstance(answer.get("parameters"), dict) else {}
+    moved: Any = parameters.get("migrate_to_chat_id")
+    wait: Any = parameters.get("retry_after")
     if moved and isinstance(moved, (int, str)):
         return Sent("not_sent", detail, moved_to=str(moved))
     if is_number(wait) and wait > 0:
@@ -4598,13 +4635,19 @@ def send(site: Site, receiver: Receiver, message: Message) -> Flow:
     for way in receiver.ways:
         sent = yield from SENDERS[way](site, receiver, message)
         if sent.moved_to:  # the group has a new id: once more, there, and from now on
-            old, new = receiver.chat, sent.moved_to
-            site.receiver = receiver = receiver._replace(chat=new)
-            yield Change(lambda state: state.raw.setdefault("moved", {}).update({old: new}), urgent=True)
+            yield Change(moving(receiver.chat, sent.moved_to), urgent=True)
+            site.receiver = receiver = receiver._replace(chat=sent.moved_to)
             sent = yield from SENDERS[way](site, receiver, message)
         if sent.result not in ("not_sent", "refused"):
             break
     return sent
+
+
+def moving(old: str, new: str) -> Callable[[State], None]:
+    def apply(state: State) -> None:
+        state.raw["moved"] = {**(state.raw.get("moved") or {}), old: new}
+
+    return apply
 
 
 def retry_wait(sent: Sent, tries: int) -> float:
@@ -4627,7 +4670,7 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent, receiver
         return
     strict = sent.result in ("refused", "wait")
     for entry in state.outbox if strict else carried:
-        tries = entry.get("tries") if is_number(entry.get("tries")) else 0
+        tries: Any = entry.get("tries") if is_number(entry.get("tries")) else 0
         if entry in carried:
             entry["tries"] = tries + 1
             entry["error"] = sent.detail
@@ -4636,6 +4679,10 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent, receiver
         if strict:
             entry["refusedBy"] = receiver.identity
     state.record("not delivered", error=sent.detail, result=sent.result)
+
+
+def settling(site: Site, message: Message, sent: Sent, receiver: Receiver) -> Callable[[State], None]:
+    return lambda state: settle_sent(site, state, message, sent, receiver)
 
 
 def last_receiver(site: Site, receiver: Receiver) -> dict:
@@ -4693,7 +4740,7 @@ def send_due(site: Site) -> Flow:
             break
         sent = yield from send(site, receiver, message)
         receiver = site.receiver
-        yield Change(lambda state, message=message, sent=sent: settle_sent(site, state, message, sent, receiver), urgent=True)
+        yield Change(settling(site, message, sent, receiver), urgent=True)
         if sent.result != "sent":
             problem = sent.detail
             break
@@ -4771,8 +4818,9 @@ def find_files(args: Any) -> Files:
     env = dict(os.environ)
     home = home_directory(env)
     dirs = openclaw_places(env, home, os.path.exists)
-    config = args.config_file or os.path.join(dirs.ours_dir, "net", "config", "ops-jobs.json")
-    state = args.state_file or os.path.join(dirs.ours_dir, "net", "state", "ops-monitor.json")
+    ours = dirs.ours_dir or home
+    config = args.config_file or os.path.join(ours, "net", "config", "ops-jobs.json")
+    state = args.state_file or os.path.join(ours, "net", "state", "ops-monitor.json")
     return Files(absolute(config, home), absolute(state, home), home, dirs)
 
 
@@ -5939,14 +5987,6 @@ def parse(argv: list) -> tuple:
     return name, args
 
 
-class Interrupted(BaseException):
-    """A signal asked this process to end."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
-
-
 def on_signal(number: int, frame: Any) -> None:
     raise Interrupted(number)
 
@@ -5967,12 +6007,7 @@ def dispatch(argv: list) -> int:
     config, warnings = load_config(files.config_file, files.home, getattr(args, "trust_permissions", False))
     for warning in warnings if sys.stderr.isatty() else ():
         print(f"warning: {warning}", file=sys.stderr)
-    site = open_site(files, config, args)
-    try:
-        return row.function(site, args)
-    except Interrupted:
-        site.pool.end_all()
-        raise
+    return row.function(open_site(files, config, args), args)
 
 
 def run_command_line(argv: list) -> int:
