@@ -33,6 +33,7 @@ How the file is read
         WORLD         clock, files, locks, processes, HTTP
         MANAGED       the supervisor of managed jobs and its records
         ENGINE        flows: look, run, start, stop, deliver
+        GATE          writes: approved for exactly these bytes, run once, verified
         COMMANDS      what a person can type
         DOOR          parser, error boundary, main
 
@@ -186,6 +187,32 @@ class Memory(NamedTuple):
     left_at: float = 0.0  # first tick that did not find the job in the config
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
+
+
+class Gate(NamedTuple):
+    """What is remembered of a write job: its approval, its code, its latest run, its verification."""
+
+    digest: str = ""  # of the plan that a person approved; "" = no approval
+    items: dict = {}  # label -> salted hash of what was approved, to name what changed
+    salt: str = ""
+    approved_at: float = 0.0
+    approved_for: float = 0.0  # seconds that the approval holds
+    approved_by: str = ""
+    code_hash: str = ""  # one-time code, slowly hashed; "" = none is out
+    code_salt: str = ""
+    code_digest: str = ""  # the plan that the code was sent with
+    code_at: float = 0.0
+    code_tries: int = 0
+    requests: list = []  # times of code requests within the last hour
+    run: str = ""  # begun, good, failed or unknown
+    run_id: str = ""  # marker of its processes
+    run_digest: str = ""
+    run_began_at: float = 0.0
+    run_ended_at: float = 0.0
+    run_code: int = 0
+    verify: str = ""  # pending, passed or failed
+    verify_left: list = []  # verification jobs that have not passed yet
+    verify_for: float = 0.0  # seconds after the run's end within which they must
 
 
 class Finding(NamedTuple):
@@ -479,7 +506,10 @@ MESSAGES = {
     "muted.summary": ("no longer muted; messages held: {count}; still open: {open}", "静音结束；期间保留的消息：{count}；仍未解决：{open}"),
     "blocked.unknown": ("BLOCKED: the queue names job '{job}', which the config does not have", "BLOCKED：队列中的任务“{job}”不在配置中"),
     "blocked.queue": ("BLOCKED: job '{job}' is a {kind}; only a one_shot_read is run from the queue", "BLOCKED：任务“{job}”是 {kind}；队列只运行 one_shot_read"),
-    "blocked.write": ("job '{job}' writes; nothing was run: writes are blocked in this version", "任务“{job}”会写入；未执行任何操作：此版本不允许写入"),
+    "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：有人要求运行“{job}”，未执行：{why}"),
+    "verify.wrong": ("the write ran, its verification failed: {jobs}", "写入已执行，验证失败：{jobs}"),
+    "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
+    "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
     "config.errors": ("the config has errors: {count}; jobs left out: {jobs}\n{lines}", "配置有错误：{count}；未参与监控的任务：{jobs}\n{lines}"),
     "config.unusable": ("the config cannot be used, nothing is watched: {problem}", "配置无法使用，目前没有任何监控：{problem}"),
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
@@ -550,6 +580,49 @@ MESSAGES = {
     "due.now": ("due now", "应立即运行"),
     "due.later": ("not due yet", "未到时间"),
     "again": ("(until {time})", "（直到 {time}）"),
+    # reasons: writes
+    "gate.open": ("approved", "已批准"),
+    "gate.running": ("a run has begun and has no result yet", "一次运行已开始，尚无结果"),
+    "gate.none": ("not approved", "未批准"),
+    "gate.expired": ("the approval has expired", "批准已过期"),
+    "gate.changed": ("changed since approval: {what}", "批准之后有改动：{what}"),
+    "gate.unreadable": ("something that the command names cannot be read: {what}", "命令涉及的内容无法读取：{what}"),
+    "gate.verify_pending": ("the last run is not verified yet: {jobs}", "上次运行尚未验证：{jobs}"),
+    "gate.verify_overdue": ("the verification of the last run is overdue: {jobs}", "上次运行的验证已逾期：{jobs}"),
+    "gate.verify_failed": ("the verification of the last run failed: {jobs}", "上次运行的验证失败：{jobs}"),
+    "gate.config_writable": ("others could have written the config: {why}", "配置文件可能被他人改写：{why}"),
+    "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
+    "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
+    "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
+    "plan.risk": ("risk", "风险"),
+    "plan.argv": ("runs", "命令"),
+    "plan.program": ("program", "程序"),
+    "plan.file": ("names", "涉及"),
+    "plan.cwd": ("in", "目录"),
+    "plan.env": ("with", "环境"),
+    "plan.loose": ("  (by its path only: its contents are not bound)", "（仅绑定路径，不绑定内容）"),
+    "plan.verified": ("Afterwards '{job}' verifies it ({when}):", "之后由“{job}”验证（{when}）："),
+    "plan.ttl": ("an approval holds for {time} and for one run; any change ends it", "批准有效期 {time}，仅限一次运行；任何改动都会使其失效"),
+    "approve.ask": ("Type the job id to approve: ", "输入任务 id 以批准："),
+    "approve.not_typed": ("the job id was not typed; nothing is approved", "未输入任务 id，未批准"),
+    "approve.no_terminal": ("no terminal to ask at; --digest approves what --show showed", "没有终端可供确认；用 --digest 批准 --show 所示内容"),
+    "approve.other_digest": ("the digest is not that of the plan above; nothing is approved", "摘要与上面的计划不符，未批准"),
+    "approved": ("approved: {job}, for one run within {time}", "已批准：{job}，{time} 内可运行一次"),
+    "revoked": ("revoked: {job}", "已撤销：{job}"),
+    "revoke.none": ("nothing to revoke: {job} is not approved", "无可撤销：{job} 未被批准"),
+    "code.message": ("One-time code to approve {job}: {code}\nIt holds for 15 minutes. Give it only to whom you want to run exactly this.", "批准 {job} 的一次性验证码：{code}\n有效期 15 分钟。只把它交给你希望执行上述操作的人。"),
+    "code.sent": ("a one-time code was sent to the person; it holds for 15 minutes: approve {job} --digest HEX --code CODE", "验证码已发送给本人，有效期 15 分钟：approve {job} --digest HEX --code CODE"),
+    "code.needed": ("'{job}' is approved with a one-time code that only its owner gets", "“{job}”需要一次性验证码，只有所有者会收到"),
+    "code.none": ("no code is out, or it has expired", "没有有效的验证码，或已过期"),
+    "code.spent": ("too many wrong codes; ask for a new one", "错误次数过多；请重新请求"),
+    "code.wrong": ("wrong code", "验证码错误"),
+    "code.other_plan": ("the plan has changed since the code was sent", "验证码发送之后计划有改动"),
+    "code.too_many": ("too many codes were asked for '{job}' within an hour", "一小时内为“{job}”请求验证码次数过多"),
+    "code.no_api": ("the code can only be sent by the Bot API, and that is not available", "验证码只能经 Bot API 发送，目前不可用"),
+    "code.not_sent": ("the code was not confirmed as sent and is void: {why}", "验证码未确认送达，已作废：{why}"),
+    "write.done": ("done: {job}", "已完成：{job}"),
+    "verify.passed": ("verified: {job}", "已验证：{job}"),
+    "verify.failed": ("not verified: {job}", "未通过验证：{job}"),
     # topics
     "topic.unknown": ("unknown", "状态未知"),
     "topic.stopped": ("stopped", "停止"),
@@ -561,6 +634,9 @@ MESSAGES = {
     "topic.resume": ("resume", "续跑"),
     "topic.look": ("look", "查看"),
     "topic.mute": ("mute", "静音"),
+    "topic.verification": ("verification", "验证"),
+    "topic.outcome": ("outcome", "结果"),
+    "topic.blocked": ("blocked", "已拦截"),
     "topic.due": ("schedule", "定时"),
     "topic.config": ("config", "配置"),
     # by hand
@@ -596,6 +672,11 @@ MESSAGES = {
     "word.idle": ("idle", "未启动"),
     "word.unknown": ("unknown", "未知"),
     "word.held": ("held", "人工停止"),
+    "word.approved": ("approved", "已批准"),
+    "word.unverified": ("unverified", "待验证"),
+    "word.overdue": ("overdue", "验证逾期"),
+    "word.verify_failed": ("verify failed", "验证失败"),
+    "word.outcome_unknown": ("outcome?", "结果未知"),
     "word.never_ran": ("never ran", "未运行过"),
     "word.good": ("good", "正常"),
     "word.failed": ("failed", "失败"),
@@ -673,6 +754,12 @@ class StateError(OpsError):
     """The state file cannot be read or written; what it held is untouched."""
 
     code = STATE_TROUBLE
+
+
+class UndeliveredError(OpsError):
+    """A person could not be reached."""
+
+    code = UNDELIVERED
 
 
 class BusyError(OpsError):
@@ -1739,7 +1826,7 @@ OUTBOX_LIMIT = 500
 DONE_KEPT = DAY  # finished queue entries stay this long, for those who look
 PROGRESS_ITEMS, PROGRESS_TEXT = 12, 60  # of a progress object that memory keeps
 
-KEYS = {kind: {camel(name): name for name in kind._fields} for kind in (Memory, Incident)}
+KEYS: dict = {kind: {camel(name): name for name in kind._fields} for kind in (Memory, Incident, Gate)}
 
 
 def thaw(kind: Any, raw: Any, now: float) -> Any:
@@ -1802,7 +1889,7 @@ class State:
         self.now = now
         self.is_migrated = is_migrated  # the file was v1's
         self.history: list = []  # records to append once this state is on disk
-        for key, kind in (("jobs", dict), ("queue", list), ("outbox", list), ("receiver", dict), ("self", dict)):
+        for key, kind in (("jobs", dict), ("gates", dict), ("queue", list), ("outbox", list), ("receiver", dict), ("self", dict)):
             if not isinstance(raw.get(key), kind):
                 raw[key] = kind()
         raw["queue"] = [entry for entry in map(self._mended, raw["queue"]) if entry is not None]
@@ -1831,6 +1918,13 @@ class State:
     def remember(self, job_id: str, memory: Memory) -> None:
         raw = self.jobs.get(job_id)
         self.jobs[job_id] = freeze(memory, raw if isinstance(raw, dict) else None)
+
+    def gate(self, job_id: str) -> Gate:
+        return thaw(Gate, self.raw["gates"].get(job_id), self.now)
+
+    def keep_gate(self, job_id: str, gate: Gate) -> None:
+        raw = self.raw["gates"].get(job_id)
+        self.raw["gates"][job_id] = freeze(gate, raw if isinstance(raw, dict) else None)
 
     def own_memory(self) -> Memory:
         """The monitor's memory of its own troubles: config, delivery, state."""
@@ -2455,6 +2549,52 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
     summary = Phrase("muted.summary", {"count": memory.muted_count, "open": ", ".join(still) or "-"})
     told_now = (Notify("muted", "muted", rank, summary, told=memory),) if memory.muted_count or still else ()
     return Decision(memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0), decision.effects + told_now, decision.reasons)
+
+
+# ---- writes
+
+
+def is_overdue(gate: Gate, now: float) -> bool:
+    return gate.verify == "pending" and now >= gate.run_ended_at + gate.verify_for
+
+
+def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float) -> Reason:
+    """Why a write may, or may not, run at this moment.  `digest` and `changed` are of its plan now."""
+    if gate.run == "begun":
+        return Reason("gate.running")
+    if gate.verify == "failed":
+        return Reason("gate.verify_failed", facts={"jobs": ", ".join(map(str, gate.verify_left))})
+    if gate.verify == "pending":
+        return Reason("gate.verify_overdue" if is_overdue(gate, now) else "gate.verify_pending", facts={"jobs": ", ".join(map(str, gate.verify_left))})
+    if problem:
+        return Reason("gate.unreadable", facts={"what": problem})
+    if not gate.digest:
+        return Reason("gate.none")
+    if now >= gate.approved_at + gate.approved_for:
+        return Reason("gate.expired")
+    if gate.digest != digest:
+        return Reason("gate.changed", facts={"what": ", ".join(changed[:5]) or "-"})
+    return Reason("gate.open", gate.approved_at + gate.approved_for)
+
+
+def gate_findings(gate: Gate, now: float) -> dict:
+    """What is wrong with a write that has run."""
+    failed, overdue = gate.verify == "failed", is_overdue(gate, now)
+    jobs = {"jobs": ", ".join(map(str, gate.verify_left))}
+    return {
+        "verification": Finding("verification", ALERT, Phrase("verify.wrong" if failed else "verify.overdue", jobs)) if failed or overdue else None,
+        "outcome": Finding("outcome", ALERT, Phrase("write.unknown")) if gate.run == "unknown" else None,
+    }
+
+
+def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
+    """The gate after a run of one of its verification jobs.  Only a run that began after the write counts."""
+    if gate.verify not in ("pending", "failed") or began_at < gate.run_ended_at:
+        return gate
+    left = [name for name in gate.verify_left if name != job_id]
+    if not is_good:
+        return gate._replace(verify="failed", verify_left=[*left, job_id])
+    return gate._replace(verify="pending" if left else "passed", verify_left=left)
 
 
 # ---- one-shot reads
@@ -3962,6 +4102,8 @@ class Site:
         self.sent = 0  # messages of this tick
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
+        self.config_risk = ""  # why writes must not be run from this config: others could have written it
+        self.verifiers = {job.id: [after.job_id for after in verifications(job, config.jobs)] for job in config.jobs.values() if job.kind == WRITE}
 
     @property
     def lang(self) -> str:
@@ -4360,8 +4502,21 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
 # ---- one-shot reads
 
 
+FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"  # of writes and verifications
+
+
+def fixed_environment(site: Site, job: Any) -> dict:
+    """The environment of writes and verifications, whoever calls: nothing of the caller's bends them."""
+    user = user_name(os.geteuid())
+    return {"PATH": FIXED_PATH, "HOME": home_directory({}), "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", **job.env}
+
+
 def run_command(site: Site, job: Any, marker: str) -> Command:
-    return job_command(site, job, job.commands.run, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
+    """The command of a one-shot read.  A verification gets a fixed environment, whoever calls."""
+    env = site.environment(job)
+    if any(job.id in names for names in site.verifiers.values()):
+        env = fixed_environment(site, job)
+    return Command(job.commands.run, site.directory(job), env, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
 
 
 def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
@@ -4444,6 +4599,7 @@ def settle_run(site: Site, state: State, job: Any, outcome: Outcome, by: str = "
         decision = decision._replace(memory=decision.memory._replace(**fields))
     finish_entry(state, entry_id, outcome)
     perform(site, state, job.id, decision)
+    settle_verifications(site, state, job, outcome)
     state.record("run", job.id, code=outcome.code, seconds=round(outcome.ended.awake - outcome.began.awake, 3), by=by or ("queue" if entry_id else "schedule"))
     return decision
 
@@ -4459,6 +4615,51 @@ def refuse_entry(site: Site, state: State, entry: dict) -> None:
     words = Phrase("blocked.unknown" if job is None else "blocked.queue", {"job": site.redact.tidy(job_id), "kind": job.kind if job else ""})
     notify(site, state, site.redact.tidy(job_id), Notify("blocked", "told", ALERT, words))
     state.record("blocked", site.redact.tidy(job_id), by=entry.get("by") or "queue")
+
+
+# ---- writes, as far as a tick has to do with them
+
+
+def settle_gate(site: Site, state: State, job: Any) -> None:
+    """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
+    now = site.clock.now()
+    findings = gate_findings(state.gate(job.id), state.now)
+    decision = judge_incidents(job.policy, findings, state.memory(job.id), now)
+    perform(site, state, job.id, hold_muted(decision, now))
+
+
+def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
+    """What the run of a check means for the writes that it verifies."""
+    for job in site.config.jobs.values():
+        if job.kind != WRITE or job.id not in state.raw["gates"] or check.id not in site.verifiers.get(job.id, ()):
+            continue
+        before = state.gate(job.id)
+        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention)
+        if gate != before:
+            state.keep_gate(job.id, gate)
+            state.record("verification", job.id, by=check.id, result=gate.verify, run=gate.run_id)
+            settle_gate(site, state, job)
+
+
+def watch_write(site: Site, job: Any) -> Flow:
+    """A tick's work on one write: notice a lost run, an overdue verification.  It never runs one."""
+    lock = try_lock(site.store.lock_path(slug(job.id)))
+    if lock is None:
+        return
+    try:
+        lost = site.store.view().gate(job.id)
+        is_lost = lost.run == "begun" and not marked_processes(lost.run_id)
+
+        def apply(state: State) -> None:
+            gate = state.gate(job.id)
+            if is_lost and gate.run_id == lost.run_id:
+                state.keep_gate(job.id, gate._replace(run="unknown", run_ended_at=state.now))
+                state.record("write outcome unknown", job.id, run=gate.run_id)
+            settle_gate(site, state, job)
+
+        yield Change(apply)
+    finally:
+        os.close(lock)
 
 
 # ---- delivery
@@ -4748,6 +4949,377 @@ def send_due(site: Site) -> Flow:
     left = site.store.view().outbox
     problem = problem or next((str(entry["error"]) for entry in left if entry.get("error")), "")
     return Delivered(len(left), problem, "ops-monitor.py status")
+
+
+# ==== GATE ===============================================================
+# Writes: approved by a person for exactly these bytes, run once, verified by a read-only job.
+# Nothing else in this file runs a write: the tick, the queue, `after` and auto-resume have no way here.
+
+HASHED_UP_TO = 256 << 20  # bytes of a file that are bound by content; larger ones by inode, size and mtime
+CODE_LIFE, CODE_TRIES, CODE_REQUESTS, CODE_ROUNDS = 900.0, 5, 3, 600_000
+VERIFY_SLACK = HOUR  # after delay and timeout, before a verification counts as overdue
+
+
+class Plan(NamedTuple):
+    """Everything that decides what a write will do."""
+
+    items: dict  # label -> what is bound under it, as text
+    loose: tuple  # labels of what is named but not bound by content
+    problem: str = ""  # something exists and cannot be read: no approval
+
+    @property
+    def digest(self) -> str:
+        import hashlib
+
+        return hashlib.sha256(json.dumps(self.items, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_item(path: str) -> str:
+    """What binds a file: its content, or what stands for it.  Raises OSError if it cannot be read."""
+    import hashlib
+
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "absent"
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return "absent"
+        raise
+    if stat.S_ISDIR(found.st_mode):
+        return f"directory {os.path.realpath(path)}, contents not bound"
+    if not stat.S_ISREG(found.st_mode):
+        return f"special file {stat.S_IFMT(found.st_mode):o} {found.st_rdev}, contents not bound"
+    if found.st_size > HASHED_UP_TO:
+        return f"large file inode {found.st_ino} size {found.st_size} mtime {found.st_mtime_ns} {os.path.realpath(path)}"
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            total.update(chunk)
+    return f"sha256 {total.hexdigest()} {os.path.realpath(path)}"
+
+
+def command_items(site: Site, job: Any, prefix: str) -> Iterator[tuple]:
+    """(label, text) of one job's command: argv, program, operands, cwd, declared environment."""
+    argv, cwd = job.commands.run, site.directory(job)
+    yield prefix + "argv", json.dumps(argv, ensure_ascii=False)
+    program = find_executable(argv[0], fixed_environment(site, job)["PATH"], cwd)
+    yield prefix + "program", f"{program} {file_item(program)}"
+    for word in argv[1:]:
+        for operand in {word, word.partition("=")[2]} - {""}:
+            yield f"{prefix}file {operand}", file_item(os.path.join(cwd, operand))
+    yield prefix + "cwd", f"{cwd} {file_item(cwd)}"
+    for name, value in sorted(job.env.items()):
+        yield f"{prefix}env {name}", value
+
+
+def make_plan(site: Site, job: Any) -> Plan:
+    """The plan of a write at this moment."""
+    items = {"risk": job.risk, "job": job.id}
+    problem = ""
+    parts: list = [(job, "", "")]
+    for after in verifications(job, site.config.jobs):
+        when = f"when {after.when}, delay {after.delay_seconds:g} s"
+        parts.append((site.config.jobs[after.job_id], f"verification {after.job_id}", when))
+    for part, name, when in parts:
+        items.update({name: when} if name else {})
+        try:
+            items.update(command_items(site, part, name + ": " if name else ""))
+        except OSError as error:
+            problem = problem or f"{error.filename or part.commands.run[0]}: {os_words(error)}"
+    loose = tuple(label for label, text in items.items() if text.endswith("contents not bound") or text.startswith("large file"))
+    return Plan(items, loose, problem)
+
+
+def salted(salt: str, text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def changed_items(gate: Gate, plan: Plan) -> list:
+    """Labels that differ from what was approved."""
+    now = {label: salted(gate.salt, text) for label, text in plan.items.items()}
+    return sorted(label for label in {*now, *gate.items} if now.get(label) != gate.items.get(label))
+
+
+def item_line(site: Site, label: str, text: str, plan: Plan) -> str:
+    """One bound item as a person reads it; '' for what says nothing."""
+    kind, _, name = label.partition(" ")
+    if text == "absent" and "/" not in name:
+        return ""
+    if kind == "argv":
+        text = " ".join(map(shell_word, json.loads(text)))
+    elif kind == "cwd":
+        text = text.partition(" directory ")[0]
+    elif kind == "env":
+        text = f"{name}={text}"
+        text = f"{name}={MASK}" if secret_values({name: text + "        "}) else text
+    elif kind == "file":
+        text = name + site.say("plan.loose") if label in plan.loose else f"{name}  {text}"
+    return f"  {pad(site.say('plan.' + kind), 12)}{site.redact.tidy(text)}"
+
+
+def plan_lines(site: Site, job: Any, plan: Plan) -> list:
+    """The plan as a person reads it before approving: what, where, which files, what verifies it."""
+    lines = [site.say("plan.title", name=job.name, job=job.id), f"  {pad(site.say('plan.risk'), 12)}{job.risk}"]
+    for label, text in plan.items.items():
+        if label.startswith("verification "):
+            name, _, label = label[len("verification ") :].rpartition(": ")
+            lines.append(item_line(site, label, text, plan) if name else "\n" + site.say("plan.verified", job=label, when=text))
+        elif label not in ("job", "risk"):
+            lines.append(item_line(site, label, text, plan))
+    ttl = job.approval.ttl_seconds if job.approval else 3600
+    return [line for line in lines if line] + ["", site.say("plan.ttl", time=duration_text(ttl))]
+
+
+def who() -> str:
+    """The person as history knows them: user, uid, terminal."""
+    try:
+        terminal = os.ttyname(0)
+    except OSError:
+        terminal = "no terminal"
+    return f"{user_name(os.getuid())} (uid {os.getuid()}, {terminal})"
+
+
+# ---- approving
+
+
+def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool) -> None:
+    """An approval of this plan for one run."""
+    gate = state.gate(job.id)
+    salt = os.urandom(8).hex()
+    ttl = job.approval.ttl_seconds if job.approval else 3600.0
+    items = {label: salted(salt, text) for label, text in plan.items.items()}
+    gate = without_code(gate)._replace(digest=plan.digest, items=items, salt=salt, approved_at=state.now, approved_for=float(ttl), approved_by=who())
+    if clear:
+        gate = gate._replace(verify="", verify_left=[])
+    state.keep_gate(job.id, gate)
+    memory = state.memory(job.id)  # what was blocked is answered: nothing to resolve, nothing to say
+    state.remember(job.id, memory._replace(incidents={kind: item for kind, item in memory.incidents.items() if kind != "blocked"}))
+    state.record("approved", job.id, digest=plan.digest, who=gate.approved_by, despite=clear)
+
+
+def without_code(gate: Gate) -> Gate:
+    return gate._replace(code_hash="", code_salt="", code_digest="", code_at=0.0, code_tries=0)
+
+
+def without_approval(gate: Gate) -> Gate:
+    return gate._replace(digest="", items={}, salt="", approved_at=0.0, approved_for=0.0, approved_by="")
+
+
+def hashed_code(code: str, salt: str) -> str:
+    import hashlib
+
+    return hashlib.pbkdf2_hmac("sha256", code.encode("utf-8", "replace"), bytes.fromhex(salt), CODE_ROUNDS).hex()
+
+
+def request_code(site: Site, job: Any, plan: Plan) -> Flow:
+    """Send a one-time code with the plan to the person; True once the Bot API confirmed it."""
+
+    def count(state: State) -> bool:
+        gate = state.gate(job.id)
+        recent = [at for at in gate.requests if is_number(at) and state.now - HOUR < at <= state.now]
+        if len(recent) >= CODE_REQUESTS:
+            return False
+        state.keep_gate(job.id, without_code(gate)._replace(requests=[*recent, state.now]))
+        state.record("code requested", job.id, digest=plan.digest, who=who())
+        return True
+
+    if not (yield Change(count, urgent=True)):
+        raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id))
+    receiver = find_receiver(site)
+    if "api" not in receiver.ways or not receiver.chat:
+        raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
+    code = f"{int.from_bytes(os.urandom(8), 'big') % 10**8:08d}"
+    words = "\n".join([*plan_lines(site, job, plan), "", site.say("code.message", code=code, job=job.id)])
+    header = header_text(site.clock.time_text(site.clock.now().at), site.config.monitor.host)
+    sent = yield from send_api(site, receiver, Message(header + "\n\n" + clip(words, SECTION_LIMIT), True, ()))
+    if sent.result != "sent":
+        raise UndeliveredError(site.say("code.not_sent", why=sent.detail), f"{site.advice_prefix} approve {shell_word(job.id)} --request")
+    salt = os.urandom(16).hex()
+    hashed = hashed_code(code, salt)
+    yield Change(lambda state: state.keep_gate(job.id, state.gate(job.id)._replace(code_hash=hashed, code_salt=salt, code_digest=plan.digest, code_at=state.now, code_tries=0)), urgent=True)
+
+
+def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow:
+    """Count one guess; grant the approval if it is the code.  "" or why not, as a MESSAGES row."""
+    salt = site.store.view().gate(job.id).code_salt
+    hashed = hashed_code(code, salt) if salt else ""
+
+    def apply(state: State) -> str:
+        gate = state.gate(job.id)
+        if not gate.code_hash or gate.code_salt != salt or state.now >= gate.code_at + CODE_LIFE:
+            return "code.none"
+        if gate.code_tries >= CODE_TRIES:
+            return "code.spent"
+        state.keep_gate(job.id, gate._replace(code_tries=gate.code_tries + 1))
+        if gate.code_digest != plan.digest:
+            return "code.other_plan"
+        if hashed != gate.code_hash:
+            return "code.wrong"
+        grant(site, state, job, plan, clear)
+        return ""
+
+    refused = yield Change(apply, urgent=True)
+    return refused
+
+
+# ---- running
+
+
+def write_log(site: Site, job: Any) -> str:
+    """The log of a write's output: a file, so that the end of this process cannot break the write."""
+    path = os.path.join(prepare_job_dir(site, job), "write.log")
+    if os.path.exists(path):
+        os.replace(path, path + ".1")
+    return path
+
+
+def run_write(site: Site, job: Any, verify: bool) -> Flow:
+    """One approved run: digest under the lock, approval used up durably, then the command."""
+    lock = wait_lock(site.store.lock_path(slug(job.id)), 1.0)
+    if lock is None:
+        raise BusyError(f"job '{job.id}' is being run by another process", f"{site.advice_prefix} status {shell_word(job.id)}")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        plan = make_plan(site, job)
+        refused = yield Change(lambda state: begin_write(site, state, job, plan), urgent=True)
+        if refused:
+            yield from tell_blocked(site, job, refused)
+        log = write_log(site, job)
+        began = site.store.view().gate(job.id)
+        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=began.run_id, log=log)
+        yield Change(lambda state: settle_write(site, state, job, outcome), urgent=True)
+    finally:
+        os.close(lock)
+    print_log(site, log)
+    phrase = outcome_phrase(outcome)
+    code = JOB_FAILED if phrase else DONE
+    print(site.say("write.done", job=job.id) if phrase is None else "error: " + phrase_text(site.lang, phrase), file=sys.stderr if phrase else sys.stdout)
+    if verify and phrase is None:
+        code = yield from verify_now(site, job)
+    delivered = yield from deliver(site)
+    warn_undelivered(delivered)
+    return code
+
+
+def begin_write(site: Site, state: State, job: Any, plan: Plan) -> Optional[Reason]:
+    """Why it may not run, or None: then the approval is used up and the run is on record."""
+    gate = noticed_loss(site, state, job)
+    reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
+    if site.config_risk:
+        reason = Reason("gate.config_writable", facts={"why": site.config_risk})
+    if reason.key != "gate.open":
+        state.record("refused", job.id, reason=reason.key, who=who(), digest=plan.digest)
+        return reason
+    gate = without_approval(gate)._replace(run="begun", run_id=new_id(), run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest)
+    state.keep_gate(job.id, gate)
+    state.record("write begun", job.id, digest=plan.digest, who=who(), run=gate.run_id)
+    return None
+
+
+def noticed_loss(site: Site, state: State, job: Any) -> Gate:
+    """The gate, where a run without result and without a process is an unknown outcome.  Caller holds the job's lock."""
+    gate = state.gate(job.id)
+    if gate.run == "begun" and not marked_processes(gate.run_id):
+        gate = gate._replace(run="unknown", run_ended_at=state.now)
+        state.keep_gate(job.id, gate)
+        state.record("write outcome unknown", job.id, run=gate.run_id)
+    return gate
+
+
+def settle_write(site: Site, state: State, job: Any, outcome: Outcome) -> None:
+    """The result of a write, and what has to verify it."""
+    good = outcome.is_good
+    due = [after for after in verifications(job, site.config.jobs) if after.when == "always" or good]
+    longest = max([after.delay_seconds + run_timeout(site.config.jobs[after.job_id]) for after in due], default=0.0)
+    gate = state.gate(job.id)._replace(run="good" if good else "failed", run_ended_at=state.now, run_code=255 if outcome.code is None else outcome.code)
+    needed = bool(due) or good  # a write that nothing can verify stays unverified
+    gate = gate._replace(verify="pending" if needed else "", verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK)
+    state.keep_gate(job.id, gate)
+    state.remember(job.id, state.memory(job.id)._replace(ran_at=state.now, ran_code=gate.run_code, left_at=0.0))
+    for after in job.after:
+        if after.when == "always" or (after.when == "success") == good:
+            enqueue(state, after.job_id, after.delay_seconds, f"after {job.id}")
+    phrase = outcome_phrase(outcome)
+    state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
+    if phrase:
+        notify(site, state, job.id, Notify("failed", "told", ALERT, phrase, log_end(site, job)))
+    settle_gate(site, state, job)
+
+
+def log_end(site: Site, job: Any) -> str:
+    try:
+        with open(os.path.join(site.store.job_dir(job.id), "write.log"), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            return last_lines(site.redact.read(file.read()))
+    except OSError:
+        return ""
+
+
+def print_log(site: Site, path: str) -> None:
+    """A write's output, head and tail."""
+    try:
+        with open(path, "rb") as file:
+            stream = Stream(HEAD_KEPT, None)
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                stream.feed(chunk)
+    except OSError:
+        return
+    text = site.redact.read(stream.kept())
+    print(text, end="" if text.endswith("\n") or not text else "\n")
+
+
+def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
+    """A refused write: the person is told once, the caller gets exit 4 and the next step."""
+    words = site.say(reason.key, **reason.facts)
+
+    def apply(state: State) -> None:
+        phrase = Phrase("blocked.write", {"job": job.id, "why": words})
+        policy = job.policy._replace(alert_after=1, alert_repeat_seconds=0)
+        decision = judge_incidents(policy, {"blocked": Finding("blocked", ALERT, phrase)}, state.memory(job.id), site.clock.now())
+        perform(site, state, job.id, hold_muted(decision, site.clock.now()))
+
+    yield Change(apply, urgent=True)
+    delivered = yield from deliver(site)
+    warn_undelivered(delivered)
+    advice = f"{site.advice_prefix} explain {shell_word(job.id)}" if reason.key.startswith("gate.verif") else f"{site.advice_prefix} approve {shell_word(job.id)}"
+    v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
+    raise BlockedError(f"BLOCKED: {words}{v1}", advice)
+
+
+def settling_verification(site: Site, job: Any, check: Any, outcome: Outcome) -> Callable[[State], None]:
+    """The change after a verification by hand: its result; the queued run of it is done as well."""
+
+    def apply(state: State) -> None:
+        settle_run(site, state, check, outcome, by="verify")
+        for entry in state.queue:
+            if entry.get("jobId") == check.id and entry.get("by") == f"after {job.id}" and entry.get("status") == "pending":
+                finish_entry(state, entry["id"], outcome)
+
+    return apply
+
+
+def verify_now(site: Site, job: Any) -> Flow:
+    """Run the verifications of a write that just ended, each after its delay; 0 = all passed."""
+    for after in verifications(job, site.config.jobs):
+        yield Pause(after.delay_seconds)
+        check = site.config.jobs[after.job_id]
+        lock = wait_lock(site.store.lock_path(slug(check.id)), run_timeout(check))
+        if lock is None:
+            raise BusyError(f"job '{check.id}' is being run by another process", f"{site.advice_prefix} run {shell_word(check.id)}")
+        try:
+            if check.id not in site.store.view().gate(job.id).verify_left:
+                continue  # a tick was faster
+            outcome = yield run_command(site, check, new_id())
+            show_output(site, outcome)
+            yield Change(settling_verification(site, job, check, outcome), urgent=True)
+        finally:
+            os.close(lock)
+    passed = site.store.view().gate(job.id).verify == "passed"
+    print(site.say("verify.passed" if passed else "verify.failed", job=job.id))
+    return DONE if passed else JOB_FAILED
 
 
 # ==== COMMANDS ===========================================================
@@ -5057,6 +5629,8 @@ def plan_tick(site: Site, driver: Driver) -> None:
             memory = state.memory(job.id) if job.id in state.jobs or job.policy.every_seconds else Memory()
             if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
                 driver.add(run_check(site, job))
+        elif job.kind == WRITE and job.id in state.raw["gates"]:
+            driver.add(watch_write(site, job))
 
 
 def ensure_id(entry: dict) -> str:
@@ -5112,6 +5686,7 @@ def forget_jobs(site: Site, state: State) -> None:
             state.remember(job_id, memory._replace(left_at=state.now))
         elif state.now - memory.left_at > FORGET_AFTER:
             del state.jobs[job_id]
+            state.raw["gates"].pop(job_id, None)
 
 
 def keep_queue(state: State) -> None:
@@ -5377,6 +5952,7 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     "run",
     JOB,
     option("--dry-run", action="store_true", help="print what would be run; run nothing"),
+    option("--verify", action="store_true", help="writes: run the verification too, exit by its result"),
     ALLOW_RISK,
     TIMEOUT,
     TARGET,
@@ -5384,7 +5960,7 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     example="run disk-space",
 )
 def run(site: Site, args: Any) -> int:
-    """Run a one-shot job now, print its output, tell what needs attention."""
+    """Run a one-shot job now, print its output, tell what needs attention.  A write needs an approval."""
     job = find_job(site, args.job)
     if job.kind == LONG_READ:
         raise UsageError(f"job '{job.id}' is a {LONG_READ}", f"{site.advice_prefix} start {shell_word(job.id)}")
@@ -5395,7 +5971,7 @@ def run(site: Site, args: Any) -> int:
         return DONE
     driver = Driver(site)
     if job.kind == WRITE:
-        return driver.finish(block_write(site, driver, job))
+        return driver.finish(run_write(site, job, args.verify))
     return driver.finish(run_by_hand(site, driver, job))
 
 
@@ -5422,17 +5998,109 @@ def warn_undelivered(delivered: Delivered) -> None:
         print(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again", file=sys.stderr)
 
 
-def block_write(site: Site, driver: Driver, job: Any) -> Flow:
-    """A write without approval: nothing is run, the person is told."""
+def write_job(site: Site, job_id: str) -> Any:
+    job = find_job(site, job_id)
+    if job.kind != WRITE:
+        raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", f"{site.advice_prefix} status")
+    return job
 
-    def apply(state: State) -> None:
-        notify(site, state, job.id, Notify("blocked", "opened", ALERT, Phrase("blocked.write", {"job": job.id})))
-        state.record("blocked", job.id, by="run")
 
-    yield Change(apply, urgent=True)
-    delivered = yield from deliver(site)
-    warn_undelivered(delivered)
-    raise BlockedError("BLOCKED: " + site.say("blocked.write", job=job.id), "OPS_FRAMEWORK.md, section on writes")
+@command(
+    "approve",
+    JOB,
+    option("--show", action="store_true", help="print the plan and its digest; approve nothing"),
+    option("--digest", default="", metavar="HEX", help="approve exactly the plan with this digest, without a terminal"),
+    option("--request", action="store_true", help="approval.via telegram: send a one-time code to the person"),
+    option("--code", default="", metavar="CODE", help="the one-time code that the person gave"),
+    option("--despite-failed-verification", action="store_true", help="approve although the last run is not verified"),
+    TARGET,
+    example="approve prune-backups",
+)
+def approve(site: Site, args: Any) -> int:
+    """Show exactly what a write will do, and approve one run of it."""
+    job = write_job(site, args.job)
+    plan = make_plan(site, job)
+    for line in [*plan_lines(site, job, plan), *gate_notes(site, job)]:
+        print(line)
+    if args.show:
+        print(f"digest: {plan.digest}")
+        return DONE
+    try:
+        return Driver(site).finish(approve_plan(site, job, plan, args))
+    except BlockedError as error:
+        why = one_line(str(error))
+        site.store.change(lambda state: state.record("approval refused", job.id, why=why, who=who(), digest=plan.digest))
+        raise
+
+
+def gate_notes(site: Site, job: Any) -> list:
+    """What the next approver should know of the last run."""
+    gate = site.store.view().gate(job.id)
+    notes = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}
+    lines = [site.say(notes[gate.run], code=gate.run_code)] if gate.run in notes else []
+    if gate.verify in ("pending", "failed"):
+        lines.append(site.say(gate_reason(gate, "", "", [], site.clock.now().at).key, jobs=", ".join(map(str, gate.verify_left))))
+    return ["", *lines] if lines else []
+
+
+def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
+    call = f"{site.advice_prefix} approve {shell_word(job.id)}"
+    gate = site.store.view().gate(job.id)
+    if plan.problem:
+        raise BlockedError("BLOCKED: " + site.say("gate.unreadable", what=plan.problem))
+    if site.config_risk:
+        raise BlockedError("BLOCKED: " + site.say("gate.config_writable", why=site.config_risk))
+    if gate.verify in ("pending", "failed") and not args.despite_failed_verification:
+        reason = gate_reason(gate, "", "", [], site.clock.now().at)
+        raise BlockedError("BLOCKED: " + site.say(reason.key, **reason.facts), call + " --despite-failed-verification")
+    by_code = job.approval is not None and job.approval.via == "telegram"
+    if args.request:
+        if not by_code:
+            raise UsageError("approval.via of this job is not telegram", call)
+        yield from request_code(site, job, plan)
+        print(site.say("code.sent", job=job.id))
+        return DONE
+    if by_code and not args.code:
+        raise BlockedError("BLOCKED: " + site.say("code.needed", job=job.id), call + " --request")
+    confirm_plan(site, job, plan, args, call)
+    if by_code:
+        refused = yield from check_code(site, job, plan, args.code, args.despite_failed_verification)
+        if refused:
+            raise BlockedError("BLOCKED: " + site.say(refused), call + " --request")
+    else:
+        yield Change(lambda state: grant(site, state, job, plan, args.despite_failed_verification), urgent=True)
+    print(site.say("approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600)))
+    print(site.say("help.next", command=f"{site.advice_prefix} run {shell_word(job.id)} --verify"))
+    return DONE
+
+
+def confirm_plan(site: Site, job: Any, plan: Plan, args: Any, call: str) -> None:
+    """The person's word: the digest, or the job id typed at a terminal."""
+    if args.digest:
+        if args.digest != plan.digest:
+            raise BlockedError("BLOCKED: " + site.say("approve.other_digest"), call + " --show")
+        return
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BlockedError("BLOCKED: " + site.say("approve.no_terminal"), call + " --show")
+    print("\n" + site.say("approve.ask"), end="", flush=True)
+    if sys.stdin.readline().strip() != job.id:
+        raise BlockedError("BLOCKED: " + site.say("approve.not_typed"), call)
+
+
+@command("revoke", JOB, example="revoke prune-backups")
+def revoke(site: Site, args: Any) -> int:
+    """End the approval of a write."""
+    job = write_job(site, args.job)
+
+    def apply(state: State) -> bool:
+        gate = state.gate(job.id)
+        state.keep_gate(job.id, without_code(without_approval(gate)))
+        state.record("revoked", job.id, digest=gate.digest, who=who())
+        return bool(gate.digest)
+
+    had = site.store.change(apply)[0]
+    print(site.say("revoked" if had else "revoke.none", job=job.id))
+    return DONE
 
 
 @command(
@@ -5462,6 +6130,7 @@ class Row(NamedTuple):
     memory: Memory
     look: Optional[Observation]
     decision: Optional[Decision]
+    gate: Gate
 
 
 def look_around(site: Site, jobs: list) -> list:
@@ -5474,7 +6143,7 @@ def look_around(site: Site, jobs: list) -> list:
     for job in jobs:
         look = driver.results[looks[job.id]] if job.id in looks else None
         decision = decide_now(site, state, job, look) if look else None
-        rows.append(Row(job, state.memory(job.id), look, decision))
+        rows.append(Row(job, state.memory(job.id), look, decision, state.gate(job.id)))
     return rows
 
 
@@ -5484,9 +6153,20 @@ def open_incidents(memory: Memory) -> list:
     return sorted(found, key=lambda item: (-item[1].rank, item[1].since_at))
 
 
+def gate_word(gate: Gate, now: float) -> str:
+    """The word of a write's gate where it says more than its last exit code; '' else."""
+    if gate.run in ("begun", "unknown"):
+        return {"begun": "running", "unknown": "outcome_unknown"}[gate.run]
+    if gate.verify in ("pending", "failed"):
+        return "overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}[gate.verify]
+    return "approved" if gate.digest and now < gate.approved_at + gate.approved_for else ""
+
+
 def state_word(site: Site, row: Row) -> str:
     """The state of a job in one or two words."""
     memory, look = row.memory, row.look
+    if row.job.kind == WRITE and gate_word(row.gate, site.clock.now().at):
+        return site.say("word." + gate_word(row.gate, site.clock.now().at))
     if look is None:
         if memory.action == "run":
             return site.say("word.running")
@@ -5542,6 +6222,17 @@ def job_json(site: Site, row: Row) -> dict:
         "incidents": [incident_json(site, kind, incident) for kind, incident in open_incidents(memory)],
         "next": {"action": words, "at": at or None},
     }
+    if job.kind == WRITE:
+        gate = row.gate
+        approved = bool(gate.digest) and site.clock.now().at < gate.approved_at + gate.approved_for
+        shown["gate"] = {
+            "approved": approved,
+            "digest": gate.digest if approved else None,
+            "approvedUntil": gate.approved_at + gate.approved_for if approved else None,
+            "run": gate.run or None,
+            "verification": gate.verify or None,
+            "overdue": is_overdue(gate, site.clock.now().at),
+        }
     if look:
         problem = phrase_text(site.lang, look.problem) if look.problem else None
         shown.update(
@@ -5679,6 +6370,13 @@ def explain(site: Site, args: Any) -> int:
     return DONE
 
 
+def write_reason(site: Site, job: Any) -> Reason:
+    """Why a write may, or may not, run now."""
+    plan = make_plan(site, job)
+    gate = site.store.view().gate(job.id)
+    return gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), site.clock.now().at)
+
+
 def explain_lines(site: Site, row: Row) -> list:
     job, memory, look = row.job, row.memory, row.look
     clock = site.clock
@@ -5705,7 +6403,7 @@ def explain_lines(site: Site, row: Row) -> list:
     elif job.kind == CHECK:
         lines.append(f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, clock.now()))}")
     else:
-        lines.append(site.say("blocked.write", job=job.id))
+        lines += [site.say(reason.key, **reason.facts) for reason in [write_reason(site, job)]] + gate_notes(site, job)
     words, at = next_action(site, row)
     lines.append(site.say("explain.next", action=words + (" " + clock.full_text(at) if at else "")))
     return lines
@@ -5844,7 +6542,7 @@ def demo_config(python: str) -> dict:
         "jobs": [
             {"id": "reader", "name": "Read 40 pages", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "managed": True, "commands": {"start": [python, "-c", DEMO_JOB]}, "policy": policy},
             {"id": "disk", "name": "Disk check", "kind": CHECK, "risk": READ_ONLY, "enabled": True, "commands": {"run": ["/bin/sh", "-c", "echo 'ALERT: /data is 97% full'"]}, "policy": {"everySeconds": 3600}},
-            {"id": "verify", "kind": CHECK, "risk": READ_ONLY, "commands": {"run": ["/bin/sh", "-c", "echo verified"]}},
+            {"id": "verify", "kind": CHECK, "risk": READ_ONLY, "commands": {"run": ["/bin/sh", "-c", "test ! -e pages && echo no pages are left"]}},
             {"id": "prune", "name": "Prune old pages", "kind": WRITE, "risk": "write_local", "commands": {"run": ["/bin/rm", "-r", "pages"]}, "after": [{"jobId": "verify"}]},
         ],
     }
@@ -5930,13 +6628,20 @@ def play(show: Demo) -> None:
     with open(os.path.join(show.site.store.job_dir("reader"), "checkpoint", "woken"), "w", encoding="utf-8"):
         pass
     show.until("COMPLETED", 8.0)
+    site, prune = show.site, show.site.config.jobs["prune"]
+    os.mkdir(os.path.join(site.dirs.ours_dir, "pages"))
     show.scene("An agent tries to run a write job that nobody has approved.")
     try:
-        driver = Driver(show.site)
-        driver.finish(block_write(show.site, driver, show.site.config.jobs["prune"]))
+        Driver(site).finish(run_write(site, prune, verify=True))
     except BlockedError as error:
-        show.show()
         print(f"    exit {error.code}: {error}", flush=True)
+    show.show()
+    show.scene("Its owner reads what exactly would be run, and approves one run of it. It runs once, and is verified.")
+    plan = make_plan(site, prune)
+    print("\n".join("    " + line for line in plan_lines(site, prune, plan)))
+    site.store.change(lambda state: grant(site, state, prune, plan, clear=False))
+    print("    approved", flush=True)
+    Driver(site).finish(run_write(site, prune, verify=True))
 
 
 # ==== DOOR ===============================================================
@@ -6007,7 +6712,9 @@ def dispatch(argv: list) -> int:
     config, warnings = load_config(files.config_file, files.home, getattr(args, "trust_permissions", False))
     for warning in warnings if sys.stderr.isatty() else ():
         print(f"warning: {warning}", file=sys.stderr)
-    return row.function(open_site(files, config, args), args)
+    site = open_site(files, config, args)
+    site.config_risk = "; ".join(warnings)
+    return row.function(site, args)
 
 
 def run_command_line(argv: list) -> int:

@@ -8,7 +8,7 @@ times, and its report still counts every name exactly once. How it does that:
     directory adds the paths in it. All that is known so far is one small dictionary.
  2. Both change in one SQLite transaction, committed each second. A kill takes back what came
     after the last commit, in both; it is done again, and nothing is counted twice.
- 3. SIGTERM only sets a flag. The next `pulse` commits and leaves with 143.
+ 3. SIGTERM only sets a flag; the next `pulse` commits and leaves with 143.
  4. Progress is told each second. Its `progressKey` changes when work was really done, also within
     one huge directory: this is how "slow" is told from "stuck".
 
@@ -19,7 +19,8 @@ what the system refuses to show, also a path over its limit, `unreadable`. The c
 directory is left out. Bytes that are not UTF-8 are reported as \\xNN.
 
 Memory does not grow with the tree: what is known is bounded, the work is on disk and done newest
-first, so that it stays short. One directory is read in one piece, each name in it is then its own.
+first, so that it stays short. A directory is listed in one piece, of a million names in some
+seconds; each name in it is then a piece of its own.
 Exit: 0 complete, 2 refused, 74 cannot keep its own files, 143 stopped.
 """
 
@@ -73,21 +74,33 @@ class Job:
             raise  # in use by another one, disk full, no permission: anything but damage
         except (sqlite3.DatabaseError, ValueError, TypeError) as damage:
             print(f"warning: {self.path} is damaged, beginning anew: {damage}", file=sys.stderr)
-            self.forget()
+            self.db.close()
+            open(self.path + "-journal", "w").close()  # first: it must not be played into a new one
+            open(self.path, "w").close()
             state = self.open()
+        resume = os.environ.get("OPS_RESUME")  # not set by hand: only the unfinished is continued
+        if state and state["finished"] and resume != "1":
+            state = None
         if state and state["subject"] != subject:
             refuse(f"{self.path} belongs to {state['subject']}, not to {subject}\n"
                    "help: finish that one, remove it, or set OPS_CHECKPOINT_DIR")  # fmt: skip
-        if not state or os.environ.get("OPS_RESUME") == "0":
+        if not state or resume == "0":
             self.db.execute("DELETE FROM todo")
             self.db.execute("INSERT INTO todo VALUES (?)", [first_piece])
-            state = {"subject": subject, "known": known, "done": 0, "pending": 1}  # in pieces
+            state = {
+                "subject": subject,  # another one is refused
+                "finished": False,  # the result is written; only OPS_RESUME=1 still looks at this
+                "done": 0,  # pieces
+                "pending": 1,  # pieces, in `todo`
+                "known": known,
+            }
         self.state, self.known = state, state["known"]
 
     def open(self):
         """Opens the checkpoint, for us alone, and a transaction. The state saved last, or None."""
         self.db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         self.db.execute("PRAGMA fullfsync = ON")  # on macOS as well, a power cut is just a kill
+        self.db.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks with the work
         self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self.db.execute("BEGIN EXCLUSIVE")
         self.db.execute("CREATE TABLE IF NOT EXISTS todo (piece BLOB)")
@@ -95,7 +108,7 @@ class Job:
         verdict = self.db.execute("PRAGMA quick_check").fetchone()[0]
         row = self.db.execute("SELECT json, crc32 FROM state").fetchone()
         if verdict != "ok" or row and zlib.crc32(row[0], VERSION) != row[1]:
-            raise ValueError("wrong checksum or version" if verdict == "ok" else verdict)
+            raise ValueError("wrong order, checksum or version")
         return json.loads(row[0]) if row else None
 
     def run(self):
@@ -109,6 +122,11 @@ class Job:
             self.state["done"] += 1
             self.state["pending"] -= 1
             self.pulse()
+        self.keep()
+
+    def keep(self, **changes):
+        """Keeps what is done, and the changes of the state, now."""
+        self.state.update(changes)
         self.due_at = 0
         self.pulse()
 
@@ -139,13 +157,6 @@ class Job:
 
     def ask_to_stop(self, number, _frame):
         self.stop_signal = number
-
-    def forget(self):
-        """Removes the checkpoint; its journal first, which must not be played into a later one."""
-        self.db.close()
-        for path in (self.path + "-journal", self.path):
-            if os.path.exists(path):
-                os.remove(path)
 
 
 # ==== THE INVENTORY: put your own work here ====
@@ -240,7 +251,7 @@ def take_inventory(options):
     job.run()
     report = job.report()
     save(output, report)
-    job.forget()  # last: an attempt that is killed before finds no work left, and reports again
+    job.keep(finished=True)  # killed before this, the next attempt finds no work and reports again
     for word in ("directories", "files", "bytes", "symlinks", "other", "vanished", "unreadable"):
         print(f"{word}: {report[word]}")
     print(f"report: {shown(os.fsencode(output))}")

@@ -93,6 +93,11 @@ class Attempt:
             self.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             self.out, self.err = (self.text_of(file) for file in (out, err))
 
+    @property
+    def so_far(self):
+        """The files that this attempt found already counted."""
+        return int(self.out.splitlines()[0].rpartition(" ")[2])
+
     @staticmethod
     def be_the_child(arguments, environment, sabotage, out, err):
         code = 99  # an exception that nobody caught
@@ -290,14 +295,19 @@ class Killed(InventoryTest):
     def test_killed_before_any_step_it_continues_to_the_same_report(self):
         make_files(os.path.join(self.tree, "a", "b"), 2)
         os.symlink("..", os.path.join(self.tree, "a", "loop"))
-        undisturbed = self.complete()
+        undisturbed, kept = self.complete(), 0
         for step in itertools.count(1):
             self.fresh_checkpoint()
             killed = self.attempt("--checkpoint-seconds=0", sabotage=stopping_at(step))
             if killed.code == 0:
                 break
             self.assertEqual(killed.code, -signal.SIGKILL, f"step {step}: {killed.err}")
-            self.assertEqual(self.complete(OPS_RESUME="1"), undisturbed, f"killed before step {step}")
+            resumed = self.attempt(OPS_RESUME="1")
+            self.assertEqual((resumed.code, resumed.err), (0, ""), f"killed before step {step}")
+            self.assertEqual(self.report(), undisturbed, f"killed before step {step}")
+            self.assertGreaterEqual(resumed.so_far, kept, f"killed before step {step}, work was lost")
+            kept = resumed.so_far
+        self.assertEqual(kept, undisturbed["files"])
         self.assertGreater(step, 50)
 
     def test_killed_again_and_again_at_random_steps_it_completes_to_the_same_report(self):
@@ -402,7 +412,7 @@ class Refused(InventoryTest):
         make_files(self.tree, 20)
         make_files(self.tree + "-2", 1)
         self.interrupt()
-        for resume in ("0", "1"):
+        for resume in ("0", "1", ""):
             refused = self.attempt(directory=self.tree + "-2", OPS_RESUME=resume)
             self.assertEqual(refused.code, 2)
             self.assertIn(f"belongs to {os.path.realpath(self.tree)}, not to", refused.err)
@@ -422,18 +432,20 @@ class Refused(InventoryTest):
                 self.assertEqual((refused.code, refused.out, refused.err.count("\n")), (2, "", 1))
                 self.assertTrue(refused.err.startswith(f"error: {expected} "), refused.err)
 
-    def test_a_checkpoint_in_use_by_another_process_is_left_alone(self):
+    def test_a_second_inventory_on_the_same_checkpoint_is_turned_away(self):
         make_files(self.tree, 20)
-        self.interrupt()
-        other = sqlite3.connect(self.checkpoint, isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        try:
-            attempt = self.attempt()
-        finally:
-            other.close()
-        self.assertEqual(attempt.code, 74)
-        self.assertIn("database is locked", attempt.err)
-        self.assertEqual(self.complete()["files"], 20)
+        lstat, calls = os.lstat, itertools.count()
+
+        def meeting_another(path):
+            if next(calls) == 10:
+                other = self.attempt()
+                print(f"the other: {other.code}", "database is locked" in other.err)
+            return lstat(path)
+
+        attempt = self.attempt("--checkpoint-seconds=0", sabotage=replacing("lstat", meeting_another))
+        self.assertEqual(attempt.code, 0)
+        self.assertIn("the other: 74 True\n", attempt.out)
+        self.assertEqual(self.report()["files"], 20)
 
     def test_a_full_disk_is_said_and_is_not_taken_for_an_unreadable_directory(self):
         make_files(self.tree, 20)
@@ -472,7 +484,7 @@ class Damaged(InventoryTest):
                 attempt = self.attempt(OPS_RESUME="1")
                 self.assertEqual((attempt.code, attempt.err.count("\n")), (0, 1), attempt.err)
                 self.assertIn("is damaged, beginning anew", attempt.err)
-                self.assertIn("files so far: 0\n", attempt.out)
+                self.assertEqual(attempt.so_far, 0)
                 self.assertEqual(self.report(), undisturbed)
 
     def test_an_empty_checkpoint_is_one_that_was_killed_before_it_knew_anything(self):
@@ -483,12 +495,20 @@ class Damaged(InventoryTest):
 
 
 class Environment(InventoryTest):
-    def test_a_finished_inventory_leaves_nothing_to_continue(self):
+    def test_after_the_end_only_ops_resume_1_gives_the_same_report_again(self):
         make_files(self.tree, 3)
         self.complete()
-        self.assertEqual(sorted(os.listdir(self.folder)), ["report.json", "told.json"])
         make_files(os.path.join(self.tree, "more"), 3)
-        self.assertEqual(self.complete()["files"], 6)
+        for resume, files in (("1", 3), ("0", 6), ("", 6)):
+            with self.subTest(OPS_RESUME=resume):
+                self.assertEqual(self.complete(OPS_RESUME=resume)["files"], files)
+        make_files(self.tree + "-2", 1)
+        self.assertEqual(self.complete(directory=self.tree + "-2")["files"], 1)
+
+    def test_after_the_end_the_checkpoint_takes_no_room_for_the_work(self):
+        make_files(self.tree, 3000)
+        self.complete()
+        self.assertLess(os.path.getsize(self.checkpoint), 30_000)
 
     def test_ops_resume_0_begins_anew_and_anything_else_continues(self):
         make_files(self.tree, 20)
@@ -496,8 +516,7 @@ class Environment(InventoryTest):
             with self.subTest(OPS_RESUME=resume):
                 self.fresh_checkpoint()
                 self.interrupt()
-                attempt = self.attempt(OPS_RESUME=resume)
-                self.assertIn(f"files so far: {so_far}\n", attempt.out)
+                self.assertEqual(self.attempt(OPS_RESUME=resume).so_far, so_far)
                 self.assertEqual(self.report()["files"], 20)
 
     def test_progress_is_one_object_without_any_promise_of_an_end(self):
@@ -516,7 +535,8 @@ class Environment(InventoryTest):
         done = subprocess.run(command, cwd=self.top, env=environment, stdout=subprocess.PIPE, check=True)
         self.assertIn(b"files: 3\n", done.stdout)
         self.assertEqual(self.report(os.path.join(self.top, "out.json"))["files"], 3)
-        self.assertEqual(os.listdir(os.path.join(self.top, "inventory-checkpoint")), ["progress.json"])
+        default = os.listdir(os.path.join(self.top, "inventory-checkpoint"))
+        self.assertEqual(sorted(default), ["checkpoint.db", "progress.json"])
 
     @unittest.skipIf(sys.platform == "darwin", "its file systems accept UTF-8 only")
     def test_paths_that_no_terminal_can_show_are_survived_on_all_channels(self):
