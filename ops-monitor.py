@@ -373,7 +373,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def masked_digits(text: str) -> str:
     """`text` as an identity: other numbers do not make it a different text."""
-    return re.sub(r"\d+", "#", text)[:160]
+    return re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)[:160]  # `1h 5m` is one number
+
+
+def shell_word(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", text) else "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def slug(job_id: str) -> str:
@@ -389,7 +393,7 @@ def slug(job_id: str) -> str:
 # command, a server or a file gave us passes `Redactor` before it is told, stored or printed.
 
 CREDENTIALS = (
-    r"\b\d{6,12}:[A-Za-z0-9_-]{30,}"  # Telegram bot token
+    r"(?<!\d)\d{6,12}:[A-Za-z0-9_-]{30,}"  # Telegram bot token
     r"|\bsk-[A-Za-z0-9_-]{16,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
@@ -398,8 +402,8 @@ CREDENTIALS = (
 )
 LABELLED = (
     r"(?i)(\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{12})"
-    r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)[\"']?\s*[=:]\s*[\"']?)"
-    r"([^\s\"'&,;]{4,})"
+    r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)\\*[\"']?\s*[=:]\s*)"
+    r"(\\*\"[^\"\n]*|\\*'[^'\n]*|[^\s\"'&,;]+)"
 )
 URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/@]+@"
 SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY")
@@ -494,6 +498,7 @@ MESSAGES = {
     "stopped.resuming": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
     "stopped.changed": ("stopped; its command has changed since the checkpoint, so it is not resumed; reason: {reason}", "已停止；命令在检查点之后有改动，不自动续跑；原因：{reason}"),
+    "orphan": ("it runs, but the config no longer has it; {command}", "正在运行，但配置中已没有它；{command}"),
     "stalled": ("running without progress for {for}; progress key: {key}", "运行中但 {for} 没有进展；进度键：{key}"),
     "level": ("the job reports: {message}", "任务报告：{message}"),
     "attention": ("its output asks for attention:\n{lines}", "输出内容需要关注：\n{lines}"),
@@ -547,6 +552,7 @@ MESSAGES = {
     "incident.told": ("told; the next reminder is not due", "已告知；未到下次提醒时间"),
     "incident.reminder": ("told: a reminder was due", "已告知：到了提醒时间"),
     # reasons: resume
+    "resume.disabled": ("disabled", "未启用"),
     "resume.off": ("autoResume is off", "未开启 autoResume"),
     "resume.not_read_only": ("only read-only long jobs are resumed", "只有只读长任务才会续跑"),
     "resume.unknown": ("unknown is not stopped", "状态未知不等于已停止"),
@@ -572,7 +578,10 @@ MESSAGES = {
     "report.nothing_new": ("nothing new to report", "没有新内容"),
     "look.older": ("a newer look has been judged", "已有更新的查看结果"),
     "muted": ("muted: messages are counted, not told", "静音中：消息只计数，不告知"),
-    # reasons: scheduled checks
+    # reasons: one-shot reads
+    "run.good": ("the run was good", "运行正常"),
+    "run.failed": ("the run failed", "运行失败"),
+    "run.attention": ("its output asks for attention", "输出内容需要关注"),
     "due.disabled": ("disabled", "未启用"),
     "due.not_scheduled": ("not scheduled: by hand or from the queue", "无定时：仅手动或由队列运行"),
     "due.unfinished": ("its last run has no result yet", "上一次运行还没有结果"),
@@ -634,6 +643,7 @@ MESSAGES = {
     "topic.resume": ("resume", "续跑"),
     "topic.look": ("look", "查看"),
     "topic.mute": ("mute", "静音"),
+    "topic.orphan": ("orphan", "孤儿任务"),
     "topic.verification": ("verification", "验证"),
     "topic.outcome": ("outcome", "结果"),
     "topic.blocked": ("blocked", "已拦截"),
@@ -1138,10 +1148,15 @@ class Config(NamedTuple):
         return [problem for problem in self.problems if problem.is_error]
 
 
+def visible(text: str, limit: int) -> str:
+    """`text` on one line, with control characters as escapes."""
+    return clip(text if text.isprintable() else json.dumps(text)[1:-1], limit)
+
+
 def found_text(value: Any) -> str:
     """A value as an error names it."""
     if isinstance(value, str):
-        return f"text '{one_line(value, 40)}'"
+        return f"text '{visible(value, 40)}'"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, (int, float)):
@@ -1153,7 +1168,8 @@ def path_text(path: tuple) -> str:
     """`("jobs", 2, "policy")` -> `jobs[2].policy`."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        step = step if isinstance(step, int) else visible(step, 60)
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text or "the file"
 
 
@@ -1232,8 +1248,11 @@ def make_job(settings: dict, defaults: dict, index: int) -> Any:
     return filled(Job, "job", whole, index=index)
 
 
-def job_faults(job: Any) -> Iterator[tuple]:
-    """(key path, text, is_error) for settings that are valid alone and wrong together."""
+def job_faults(job: Any, own_policy: dict) -> Iterator[tuple]:
+    """(key path, text, is_error) for settings that are valid alone and wrong together.
+
+    `own_policy` is what the job itself says: what it has from `defaults` need not fit every job.
+    """
     is_long = job.kind == LONG_READ
     needed = (("start",) if job.managed else ("start", "status")) if is_long else ("run",)
     for name in needed:
@@ -1250,11 +1269,11 @@ def job_faults(job: Any) -> Iterator[tuple]:
         yield ("risk",), f"expected read_only for a one_shot_read, found {job.risk}", True
     if job.kind == WRITE and job.risk == READ_ONLY:
         yield ("risk",), "a one_shot_write is treated as a write; say write_local or write_external", False
-    if job.policy.auto_resume and (not is_long or job.risk != READ_ONLY):
+    if own_policy.get("autoResume") and (not is_long or job.risk != READ_ONLY):
         yield ("policy", "autoResume"), "only a long_running_read with risk read_only is ever resumed", False
-    if job.policy.every_seconds and job.kind != CHECK:
+    if own_policy.get("everySeconds") and job.kind != CHECK:
         yield ("policy", "everySeconds"), "only a one_shot_read is run by the clock", False
-    if job.policy.on_stall == "restart" and not can_restart(job):
+    if own_policy.get("onStall") == "restart" and not can_restart(job):
         yield ("policy", "onStall"), "restart needs risk read_only and managed or commands.stop; it will alert", False
     if job.approval and (job.approval.granted or not job.approval.required):
         key = "granted" if job.approval.granted else "required"
@@ -1266,19 +1285,20 @@ def can_restart(job: Any) -> bool:
     return job.kind == LONG_READ and job.risk == READ_ONLY and bool(job.managed or job.commands.stop)
 
 
-def after_faults(job: Any, jobs: dict) -> Iterator[tuple]:
+def after_faults(job: Any, jobs: dict, broken: dict) -> Iterator[tuple]:
     """The same for what `after` says about other jobs."""
     for index, after in enumerate(job.after):
         other = jobs.get(after.job_id)
-        if other is None:
+        path = ("after", index, "jobId")
+        if other is None and after.job_id not in broken:
             near = nearest(after.job_id, jobs)
-            yield ("after", index, "jobId"), f"no job '{after.job_id}'" + (f"; did you mean '{near}'?" if near else ""), True
-        elif other.kind == WRITE:
-            yield ("after", index, "jobId"), "a write is never run by itself; it will be BLOCKED", False
-        elif other.kind == LONG_READ and job.kind != WRITE:
-            yield ("after", index, "jobId"), "only a one_shot_read is run from the queue; it will be BLOCKED", False
+            yield path, f"no job '{visible(after.job_id, 60)}'" + (f"; did you mean '{near}'?" if near else ""), True
+        elif other and other.kind == WRITE:
+            yield path, "a write is never run by itself; it will be BLOCKED", False
+        elif other and other.kind == LONG_READ and job.kind != WRITE:
+            yield path, "only a one_shot_read is run from the queue; it will be BLOCKED", False
     if job.kind == WRITE:
-        yield from verification_faults(job, jobs)
+        yield from verification_faults(job, jobs, broken)
 
 
 def verifications(job: Any, jobs: dict) -> list:
@@ -1290,29 +1310,48 @@ def verifications(job: Any, jobs: dict) -> list:
     ]
 
 
-def verification_faults(job: Any, jobs: dict) -> Iterator[tuple]:
+def verification_faults(job: Any, jobs: dict, broken: dict) -> Iterator[tuple]:
     if verifications(job, jobs):
         return
-    named = [jobs[after.job_id] for after in job.after if after.job_id in jobs and after.when != "failure"]
-    if any(other.kind == LONG_READ and other.risk == READ_ONLY for other in named):
+    wanted = [after.job_id for after in job.after if after.when != "failure"]
+    if any(job_id in broken for job_id in wanted):
+        yield ("after",), "its verification job has an error, so this write is left out too", True
+    elif any(job_id in jobs and jobs[job_id].kind == LONG_READ and jobs[job_id].risk == READ_ONLY for job_id in wanted):
         yield ("after",), "a long job cannot verify: this write can never become verified; name a one_shot_read", False
     elif all(after.job_id in jobs for after in job.after):
         yield ("after",), "a write needs a verification: an entry with when success or always that names a read_only one_shot_read", True
 
 
-def after_cycle(job_id: str, jobs: dict) -> list:
-    """The ids from `job_id` back to itself along `after`, or []."""
-    trail = [(job_id, [job_id])]
-    seen = set()
-    while trail:
-        current, path = trail.pop()
-        for after in jobs[current].after if current in jobs else ():
-            if after.job_id == job_id:
-                return [*path, job_id]
-            if after.job_id not in seen:
-                seen.add(after.job_id)
-                trail.append((after.job_id, [*path, after.job_id]))
-    return []
+def in_cycles(jobs: dict) -> list:
+    """Ids of jobs that lead back to themselves along `after`."""
+    after = {job.id: {item.job_id for item in job.after if item.job_id in jobs} for job in jobs.values()}
+    before: dict = {}
+    for job_id, others in after.items():
+        for other in others:
+            before.setdefault(other, []).append(job_id)
+    ended = [job_id for job_id, others in after.items() if not others]
+    while ended:  # take out what leads nowhere, until only what leads to a cycle is left
+        job_id = ended.pop()
+        del after[job_id]
+        for previous in before.get(job_id, ()):
+            after[previous].discard(job_id)
+            if not after[previous]:
+                ended.append(previous)
+    return [job_id for job_id in after if leads_to(job_id, job_id, after)]
+
+
+def leads_to(start: str, goal: str, after: dict) -> bool:
+    """Whether a way along `after` leads from `start` to `goal`."""
+    seen: set = set()
+    ahead = list(after[start])
+    while ahead:
+        job_id = ahead.pop()
+        if job_id == goal:
+            return True
+        if job_id not in seen:
+            seen.add(job_id)
+            ahead += after[job_id]
+    return False
 
 
 def parse_config(text: str) -> Any:
@@ -1344,7 +1383,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
             mine.append(Problem((*path, "id"), f"a job '{settings['id']}' stands above already"))
         if not any(problem.is_error for problem in mine):
             job = make_job(settings, defaults, index)
-            mine += [Problem((*path, *key), text, error) for key, text, error in job_faults(job)]
+            mine += [Problem((*path, *key), text, error) for key, text, error in job_faults(job, settings.get("policy", {}))]
         if any(problem.is_error for problem in mine):
             name = settings.get("id")
             broken[path_text(path) if name is None or name in jobs else name] = next(p for p in mine if p.is_error).text
@@ -1355,25 +1394,23 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
 
 
 def cross_check(jobs: dict, broken: dict, problems: list) -> None:
-    """Take out jobs whose `after` is wrong, and writes whose verification is left out."""
-    whole = dict(jobs)
-    for job in whole.values():
-        if not job.after and job.kind != WRITE:
-            continue
-        path = ("jobs", job.index)
-        known = {**dict.fromkeys(broken), **whole}
-        entries = job._replace(after=[after for after in job.after if known.get(after.job_id, job) is not None])
-        mine = [Problem((*path, *key), text, error) for key, text, error in after_faults(entries, whole)]
-        if len(entries.after) < len(job.after) and not verifications(job, whole) and job.kind == WRITE:
-            mine = [Problem((*path, "after"), "its verification job has an error, so this write is left out too")]
-        cycle = after_cycle(job.id, whole)
-        if cycle:
-            mine.append(Problem((*path, "after"), "forms a cycle: " + " -> ".join(cycle)))
-        problems += mine
-        errors = [problem.text for problem in mine if problem.is_error]
-        if errors:
-            broken[job.id] = errors[0]
-            del jobs[job.id]
+    """Take out jobs whose `after` is wrong, then the writes whose verification that leaves out."""
+    looping = in_cycles(jobs)
+    warnings: dict = {}
+    before = -1
+    while len(broken) != before:
+        before = len(broken)
+        for job in list(jobs.values()):
+            faults = list(after_faults(job, jobs, broken)) if job.after or job.kind == WRITE else []
+            if job.id in looping:
+                faults.append((("after",), "forms a cycle through " + ", ".join(looping[:5]), True))
+            mine = [Problem(("jobs", job.index, *key), text, error) for key, text, error in faults]
+            warnings[job.id] = mine
+            errors = [problem.text for problem in mine if problem.is_error]
+            if errors:
+                broken[job.id] = errors[0]
+                del jobs[job.id]
+    problems += [problem for mine in warnings.values() for problem in mine]
 
 
 def read_config(text: str) -> Config:
@@ -1385,7 +1422,7 @@ def read_config(text: str) -> Config:
     settings = read_settings("config", value, (), problems)
     fatal = [problem for problem in problems if problem.path in ((), ("version",), ("jobs",))]
     if fatal:
-        line, column = read_tolerant(text).places.get(fatal[0].path, (1, 1))
+        line, column = find_places(text).get(fatal[0].path, (1, 1))
         where = path_text(fatal[0].path)
         raise Malformed(fatal[0].text if where == "the file" else f"{where}: {fatal[0].text}", line, column)
     jobs, broken = read_jobs(settings["jobs"], settings.get("defaults", {}), problems)
@@ -1395,14 +1432,25 @@ def read_config(text: str) -> Config:
     return Config(jobs, broken, monitor, delivery, tuple(problems), text)
 
 
+def find_places(text: str) -> dict:
+    """Path -> (line, column) of every value; empty for a text that only the plain parser reads."""
+    try:
+        return read_tolerant(text).places
+    except Malformed:  # nested deeper than the tolerant parser goes
+        return {}
+
+
 def problem_lines(config: Config, path: str, strict: bool = False) -> list:
     """Every problem as `PATH:LINE:COL: error: jobs[2].x: …`, in the order of the file."""
     if not config.problems:
         return []
-    places = read_tolerant(config.text).places
+    places = find_places(config.text)
     lines = []
     for problem in config.problems:
-        line, column = places.get(problem.path) or places.get(problem.path[:-1]) or (1, 1)
+        place = problem.path
+        while place and place not in places:
+            place = place[:-1]
+        line, column = places.get(place, (1, 1))
         level = "error" if problem.is_error or strict else "warning"
         lines.append((line, column, f"{path}:{line}:{column}: {level}: {path_text(problem.path)}: {problem.text}"))
     return [text for _, _, text in sorted(lines)]
@@ -2073,6 +2121,8 @@ class Written(float):
     @classmethod
     def read(cls, text: str) -> "Written":
         number = cls(text)
+        if number in (float("inf"), float("-inf")):  # 1e999: JSON cannot carry it any further
+            raise ValueError(text)
         number.text = text
         return number
 
@@ -2099,7 +2149,7 @@ def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"
+        return str(number)
 
 
 STATUS_LIMIT = 1 << 20  # bytes of a status answer
@@ -2139,7 +2189,7 @@ def observed(when: Instant, answer: dict, redact: Redactor) -> Observation:
     return Observation(
         when,
         RUNNING if answer["running"] else COMPLETED if answer["completed"] else STOPPED,
-        key=progress_key(answer.get("progressKey"), progress, redact),
+        key=progress_key(answer.get("progressKey"), answer.get("progress"), redact),
         pid=pid if type(pid) is int and 1 < pid < 1 << 31 else 0,
         progress=progress,
         level=level if level in ("warn", "alert") else "ok",
@@ -2153,19 +2203,21 @@ def text_of(value: Any, redact: Redactor) -> str:
     return clip(redact.tidy(value).strip(), 1000) if isinstance(value, str) else ""
 
 
-def progress_key(key: Any, progress: dict, redact: Redactor) -> str:
-    """`progressKey`, else the canonical JSON of `progress`; long ones by their digest."""
+def progress_key(key: Any, progress: Any, redact: Redactor) -> str:
+    """`progressKey`, else the canonical JSON of `progress`; by its digest where it is long or not to be shown."""
     if isinstance(key, (int, float)) and not isinstance(key, bool):
         text = number_text(key)
     elif isinstance(key, str) and key:
-        text = redact.tidy(key)
+        text = key
+    elif isinstance(progress, dict) and progress:
+        text = json.dumps(progress, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     else:
-        text = json.dumps(progress, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if progress else ""
-    if len(text) <= 120:
+        return ""
+    if len(text) <= 120 and redact.tidy(text) == text:
         return text
-    import hashlib  # rare: only keys that are too long to keep
+    import hashlib  # rare: only for such keys
 
-    return "sha256:" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 # ---- remember
@@ -2394,6 +2446,8 @@ def is_acting(memory: Memory, now: Instant) -> bool:
 def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Reason:
     """Why a job is, or is not, started again by itself at this moment."""
     policy = job.policy
+    if not job.enabled:
+        return Reason("resume.disabled")
     restart = look.state == RUNNING and policy.on_stall == "restart" and can_restart(job)
     if not restart and not policy.auto_resume:
         return Reason("resume.off")
@@ -2670,7 +2724,7 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
         Enqueue(after.job_id, after.delay_seconds) for after in job.after if after.when == "always" or (after.when == "success") == good
     )
     reason = next((kind for kind, finding in findings.items() if finding), "good")
-    memory = decision.memory._replace(reason=f"run.{reason}" if reason != "good" else "run.good")
+    memory = decision.memory._replace(reason=f"run.{reason}")
     return hold_muted(decision._replace(memory=memory, effects=decision.effects + follow), now)
 
 
@@ -2715,7 +2769,7 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
 def difference(value: Any, before: Any) -> str:
     """` (+12)` since the last report; nothing where there is none."""
     numbers = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in (value, before))
-    if not numbers or value == before:
+    if not numbers or value == before or max(abs(value), abs(before)) > 1e15:
         return ""
     change = value - before
     return f" ({'+' if change > 0 else ''}{number_text(change) if isinstance(change, int) else format(change, '.6g')})"
@@ -4098,7 +4152,7 @@ class Site:
                 self.redact.learn(secret_values(job.env))
         self.pool = Pool(config.monitor.parallel, self.clock.now)
         self.target = ""  # --target
-        self.advice_prefix = "ops-monitor.py"  # how this program is called by hand
+        self.call = ("ops-monitor.py", "")  # how a person calls this program: before and after the command
         self.sent = 0  # messages of this tick
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
@@ -4123,6 +4177,11 @@ class Site:
 
     def say(self, key: str, **facts: Any) -> str:
         return say(self.lang, key, **facts)
+
+    def advise(self, command: str, job_id: str = "", *flags: str) -> str:
+        """The next command to type."""
+        before, after = self.call
+        return " ".join([before, command, *([shell_word(job_id)] if job_id else []), *flags]) + after
 
 
 class Driver:
@@ -4236,7 +4295,7 @@ ADVICE = {"stopped": "start", "blocked": "", "unknown": "explain", "stalled": "e
 def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
     """Put one section into the outbox; it takes the place of an older one about the same."""
     command = ADVICE.get(effect.kind, "")
-    advice = f"{site.advice_prefix} {command} {job_id}" if command and job_id else ""
+    advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
     name = job_name(site, job_id) if job_id else site.say("name.monitor")
     text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
@@ -4702,7 +4761,9 @@ def find_receiver(site: Site) -> Receiver:
     token = find_token(loaded, delivery.account, read_secret_file)
     if token.value:
         site.redact.learn([token.value])
-    target = configured_target(site) or find_target(loaded, delivery.account)
+    target: Any = configured_target(site)
+    if not target and delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
+        target = find_target(loaded, delivery.account)
     api = find_api(loaded, delivery.account)
     binary = openclaw_binary(site)
     by_http = delivery.channel == "telegram" and not (api.proxy or "").startswith("socks")
@@ -5136,7 +5197,7 @@ def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     header = header_text(site.clock.time_text(site.clock.now().at), site.config.monitor.host)
     sent = yield from send_api(site, receiver, Message(header + "\n\n" + clip(words, SECTION_LIMIT), True, ()))
     if sent.result != "sent":
-        raise UndeliveredError(site.say("code.not_sent", why=sent.detail), f"{site.advice_prefix} approve {shell_word(job.id)} --request")
+        raise UndeliveredError(site.say("code.not_sent", why=sent.detail), site.advise("approve", job.id, "--request"))
     salt = os.urandom(16).hex()
     hashed = hashed_code(code, salt)
     yield Change(lambda state: state.keep_gate(job.id, state.gate(job.id)._replace(code_hash=hashed, code_salt=salt, code_digest=plan.digest, code_at=state.now, code_tries=0)), urgent=True)
@@ -5180,7 +5241,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
     """One approved run: digest under the lock, approval used up durably, then the command."""
     lock = wait_lock(site.store.lock_path(slug(job.id)), 1.0)
     if lock is None:
-        raise BusyError(f"job '{job.id}' is being run by another process", f"{site.advice_prefix} status {shell_word(job.id)}")
+        raise BusyError(f"job '{job.id}' is being run by another process", site.advise("status", job.id))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         plan = make_plan(site, job)
@@ -5284,7 +5345,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     yield Change(apply, urgent=True)
     delivered = yield from deliver(site)
     warn_undelivered(delivered)
-    advice = f"{site.advice_prefix} explain {shell_word(job.id)}" if reason.key.startswith("gate.verif") else f"{site.advice_prefix} approve {shell_word(job.id)}"
+    advice = site.advise("explain", job.id) if reason.key.startswith("gate.verif") else site.advise("approve", job.id)
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
     raise BlockedError(f"BLOCKED: {words}{v1}", advice)
 
@@ -5308,7 +5369,7 @@ def verify_now(site: Site, job: Any) -> Flow:
         check = site.config.jobs[after.job_id]
         lock = wait_lock(site.store.lock_path(slug(check.id)), run_timeout(check))
         if lock is None:
-            raise BusyError(f"job '{check.id}' is being run by another process", f"{site.advice_prefix} run {shell_word(check.id)}")
+            raise BusyError(f"job '{check.id}' is being run by another process", site.advise("run", check.id))
         try:
             if check.id not in site.store.view().gate(job.id).verify_left:
                 continue  # a tick was faster
@@ -5413,10 +5474,6 @@ def refuse_foreign_root(state_file: str) -> None:
         raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", f"sudo -u {user_name(owner)} {words}")
 
 
-def shell_word(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", text) else "'" + text.replace("'", "'\"'\"'") + "'"
-
-
 def load_config(path: str, home: str, trust_permissions: bool = False) -> tuple:
     """(Config, warnings).  Raises UsageError with one clear line if nothing in it can be used."""
     try:
@@ -5447,17 +5504,15 @@ def open_site(files: Files, config: Config, args: Any) -> Site:
     store = Store(files.state_file, clock)
     site = Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
     site.target = getattr(args, "target", "") or ""
-    site.advice_prefix = call_by_hand(args)
+    site.call = call_by_hand(args)
     store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
 
 
-def call_by_hand(args: Any) -> str:
-    """How a person calls this program, with the files that this call named."""
-    words = ["ops-monitor.py"]
-    if os.path.dirname(sys.argv[0] if sys.argv else ""):
-        words = ["python3", os.path.abspath(sys.argv[0])]
-    return " ".join(map(shell_word, words))
+def call_by_hand(args: Any) -> tuple:
+    """How a person calls this program, with the files that this call named: before and after the command."""
+    named = (("--config-file", args.config_file), ("--state-file", args.state_file))
+    return f"python3 {shell_word(os.path.abspath(__file__))}", "".join(f" {flag} {shell_word(path)}" for flag, path in named if path)
 
 
 def tell_lost_state(site: Site, state: State, aside: str) -> None:
@@ -5472,9 +5527,9 @@ def find_job(site: Site, job_id: str, kind: str = "") -> Any:
     if job is not None:
         return job
     if job_id in site.config.broken:
-        raise UsageError(f"job '{job_id}' has an error: {site.config.broken[job_id]}", f"{site.advice_prefix} validate-config")
+        raise UsageError(f"job '{job_id}' has an error: {site.config.broken[job_id]}", site.advise("validate-config"))
     near = nearest(job_id, site.config.jobs)
-    raise UsageError(f"no job '{job_id}'" + (f"; did you mean '{near}'?" if near else ""), f"{site.advice_prefix} status")
+    raise UsageError(f"no job '{job_id}'" + (f"; did you mean '{near}'?" if near else ""), site.advise("status"))
 
 
 def show_output(site: Site, outcome: Outcome) -> None:
@@ -5664,6 +5719,7 @@ def tidy_house(site: Site, state: State, loud: bool) -> list:
     others = serve_config(site, state)
     if not others:
         forget_jobs(site, state)
+        tell_[job_id for job_id in state.jobs if is_orphan(site, job_id)]
     keep_queue(state)
     trim_outbox(state)
     return [*others, *lines] if loud or decision.effects else []
@@ -5687,6 +5743,24 @@ def forget_jobs(site: Site, state: State) -> None:
         elif state.now - memory.left_at > FORGET_AFTER:
             del state.jobs[job_id]
             state.raw["gates"].pop(job_id, None)
+
+
+def is_orphan(site: Site, job_id: str) -> bool:
+    """Whether a managed job runs although the config no longer has it."""
+    if job_id in site.config.jobs or job_id in site.config.broken or not os.path.isdir(site.store.job_dir(job_id)):
+        return False
+    return managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
+
+
+def tell_orphans(site: Site, state: State) -> None:
+    """Say once that a job which left the config still runs."""
+    policy = make_policy({"alertRepeatSeconds": 0})
+    for job_id in [job_id for job_id in state.jobs if job_id not in site.config.jobs]:
+        memory = state.memory(job_id)
+        words = Phrase("orphan", {"command": f"ops-monitor.py stop {shell_word(job_id)}"})
+        finding = Finding("orphan", WARN, words) if is_orphan(site, job_id) else None
+        if finding or "orphan" in memory.incidents:
+            perform(site, state, job_id, judge_incidents(policy, {"orphan": finding}, memory, site.clock.now()))
 
 
 def keep_queue(state: State) -> None:
@@ -5798,7 +5872,7 @@ def reason_text(site: Site, reason: Reason) -> str:
 def long_job(site: Site, job_id: str) -> Any:
     job = find_job(site, job_id)
     if job.kind != LONG_READ:
-        raise UsageError(f"job '{job_id}' is a {job.kind}, not a {LONG_READ}", f"{site.advice_prefix} run {shell_word(job_id)}")
+        raise UsageError(f"job '{job_id}' is a {job.kind}, not a {LONG_READ}", site.advise("run", job_id))
     return job
 
 
@@ -5817,7 +5891,7 @@ def start(site: Site, args: Any) -> int:
     """Start a long job, and end a person's stop."""
     job = long_job(site, args.job)
     if job.risk != READ_ONLY and not args.allow_risk:
-        raise BlockedError(f"BLOCKED: job '{job.id}' has risk {job.risk}", f"{site.advice_prefix} start {shell_word(job.id)} --allow-risk")
+        raise BlockedError(f"BLOCKED: job '{job.id}' has risk {job.risk}", site.advise("start", job.id, "--allow-risk"))
     if args.timeout_seconds is not None:
         job = job._replace(policy=job.policy._replace(start_timeout_seconds=args.timeout_seconds))
     return Driver(site).finish(start_by_hand(site, job, args))
@@ -5826,7 +5900,7 @@ def start(site: Site, args: Any) -> int:
 def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     lock = wait_lock(site.store.lock_path(slug(job.id)), 10.0)
     if lock is None:
-        raise BusyError(f"job '{job.id}' is being started, stopped or run by another process", f"{site.advice_prefix} status {shell_word(job.id)}")
+        raise BusyError(f"job '{job.id}' is being started, stopped or run by another process", site.advise("status", job.id))
     try:
         look = yield from look_at(site, job)
         if look.state == RUNNING:
@@ -5844,21 +5918,20 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     phrase = outcome_phrase(outcome)
     if phrase is None:
         print(site.say("start.done", job=job.id))
-        print(site.say("help.next", command=f"{site.advice_prefix} status {shell_word(job.id)}"))
+        print(site.say("help.next", command=site.advise("status", job.id)))
         return DONE
     if not job.managed:
         print(start_output(site, job), file=sys.stderr)
-    raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), f"{site.advice_prefix} explain {shell_word(job.id)}")
+    raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
 
 
 def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     """What stands in the way of a start by hand."""
-    call = f"{site.advice_prefix} start {shell_word(job.id)}"
     if look.state == UNKNOWN and not args.despite_unknown:
         words = phrase_text(site.lang, look.problem or Phrase("status.json"))
-        raise BlockedError("BLOCKED: " + site.say("start.unknown", job=job.id, why=words), call + " --despite-unknown")
+        raise BlockedError("BLOCKED: " + site.say("start.unknown", job=job.id, why=words), site.advise("start", job.id, "--despite-unknown"))
     if look.state == STOPPED and not look.resumable and not (args.resume or args.fresh):
-        raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), f"{call} --resume, or {call} --fresh")
+        raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), site.advise("start", job.id, "--resume") + ", or --fresh to begin anew")
 
 
 def wanted_again(memory: Memory) -> Memory:
@@ -5871,7 +5944,7 @@ def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
     now = site.clock.now()
     if is_acting(memory, now):
         left = duration_text(memory.action_at + memory.action_for - now.at)
-        raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", f"{site.advice_prefix} status {shell_word(job.id)}")
+        raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", site.advise("status", job.id))
     memory = wanted_again(memory)._replace(completed_fired=False, completed_told=False, stalled_for=0.0)
     state.remember(
         job.id,
@@ -5914,7 +5987,7 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
     yield Change(lambda state: hold_job(state, job), urgent=True)
     lock = wait_lock(site.store.lock_path(slug(job.id)), 10.0)
     if lock is None:
-        raise BusyError(f"job '{job.id}' is being started, stopped or run by another process; it will not be resumed", f"{site.advice_prefix} stop {shell_word(job.id)}")
+        raise BusyError(f"job '{job.id}' is being started, stopped or run by another process; it will not be resumed", site.advise("stop", job.id))
     try:
         if job.managed:
             ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
@@ -5923,7 +5996,7 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
             show_output(site, outcome)
             phrase = outcome_phrase(outcome)
             if phrase:
-                raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), f"{site.advice_prefix} status {shell_word(job.id)}")
+                raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), site.advise("status", job.id))
             ended = True
         else:
             ended = yield from stop_by_pid(site, job)
@@ -5943,7 +6016,7 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     until = time.monotonic() + job.policy.stop_timeout_seconds
     while process_start(look.pid) == began and not is_zombie(look.pid):
         if time.monotonic() >= until:
-            raise OpsError(site.say("stop.still_alive", job=job.id, pid=look.pid), f"{site.advice_prefix} status {shell_word(job.id)}")
+            raise OpsError(site.say("stop.still_alive", job=job.id, pid=look.pid), site.advise("status", job.id))
         yield Pause(0.05)
     return True
 
@@ -5963,7 +6036,7 @@ def run(site: Site, args: Any) -> int:
     """Run a one-shot job now, print its output, tell what needs attention.  A write needs an approval."""
     job = find_job(site, args.job)
     if job.kind == LONG_READ:
-        raise UsageError(f"job '{job.id}' is a {LONG_READ}", f"{site.advice_prefix} start {shell_word(job.id)}")
+        raise UsageError(f"job '{job.id}' is a {LONG_READ}", site.advise("start", job.id))
     if args.timeout_seconds is not None:
         job = job._replace(policy=job.policy._replace(run_timeout_seconds=args.timeout_seconds))
     if args.dry_run:
@@ -5978,7 +6051,7 @@ def run(site: Site, args: Any) -> int:
 def run_by_hand(site: Site, driver: Driver, job: Any) -> Flow:
     lock = wait_lock(site.store.lock_path(slug(job.id)), 1.0)
     if lock is None:
-        raise BusyError(f"job '{job.id}' is being run by another process", f"{site.advice_prefix} status {shell_word(job.id)}")
+        raise BusyError(f"job '{job.id}' is being run by another process", site.advise("status", job.id))
     try:
         outcome = yield run_command(site, job, new_id())
         show_output(site, outcome)
@@ -6001,7 +6074,7 @@ def warn_undelivered(delivered: Delivered) -> None:
 def write_job(site: Site, job_id: str) -> Any:
     job = find_job(site, job_id)
     if job.kind != WRITE:
-        raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", f"{site.advice_prefix} status")
+        raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", site.advise("status"))
     return job
 
 
@@ -6044,7 +6117,6 @@ def gate_notes(site: Site, job: Any) -> list:
 
 
 def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
-    call = f"{site.advice_prefix} approve {shell_word(job.id)}"
     gate = site.store.view().gate(job.id)
     if plan.problem:
         raise BlockedError("BLOCKED: " + site.say("gate.unreadable", what=plan.problem))
@@ -6052,39 +6124,39 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
         raise BlockedError("BLOCKED: " + site.say("gate.config_writable", why=site.config_risk))
     if gate.verify in ("pending", "failed") and not args.despite_failed_verification:
         reason = gate_reason(gate, "", "", [], site.clock.now().at)
-        raise BlockedError("BLOCKED: " + site.say(reason.key, **reason.facts), call + " --despite-failed-verification")
+        raise BlockedError("BLOCKED: " + site.say(reason.key, **reason.facts), site.advise("approve", job.id, "--despite-failed-verification"))
     by_code = job.approval is not None and job.approval.via == "telegram"
     if args.request:
         if not by_code:
-            raise UsageError("approval.via of this job is not telegram", call)
+            raise UsageError("approval.via of this job is not telegram", site.advise("approve", job.id))
         yield from request_code(site, job, plan)
         print(site.say("code.sent", job=job.id))
         return DONE
     if by_code and not args.code:
-        raise BlockedError("BLOCKED: " + site.say("code.needed", job=job.id), call + " --request")
-    confirm_plan(site, job, plan, args, call)
+        raise BlockedError("BLOCKED: " + site.say("code.needed", job=job.id), site.advise("approve", job.id, "--request"))
+    confirm_plan(site, job, plan, args)
     if by_code:
         refused = yield from check_code(site, job, plan, args.code, args.despite_failed_verification)
         if refused:
-            raise BlockedError("BLOCKED: " + site.say(refused), call + " --request")
+            raise BlockedError("BLOCKED: " + site.say(refused), site.advise("approve", job.id, "--request"))
     else:
         yield Change(lambda state: grant(site, state, job, plan, args.despite_failed_verification), urgent=True)
     print(site.say("approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600)))
-    print(site.say("help.next", command=f"{site.advice_prefix} run {shell_word(job.id)} --verify"))
+    print(site.say("help.next", command=site.advise("run", job.id, "--verify")))
     return DONE
 
 
-def confirm_plan(site: Site, job: Any, plan: Plan, args: Any, call: str) -> None:
+def confirm_plan(site: Site, job: Any, plan: Plan, args: Any) -> None:
     """The person's word: the digest, or the job id typed at a terminal."""
     if args.digest:
         if args.digest != plan.digest:
-            raise BlockedError("BLOCKED: " + site.say("approve.other_digest"), call + " --show")
+            raise BlockedError("BLOCKED: " + site.say("approve.other_digest"), site.advise("approve", job.id, "--show"))
         return
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-        raise BlockedError("BLOCKED: " + site.say("approve.no_terminal"), call + " --show")
+        raise BlockedError("BLOCKED: " + site.say("approve.no_terminal"), site.advise("approve", job.id, "--show"))
     print("\n" + site.say("approve.ask"), end="", flush=True)
     if sys.stdin.readline().strip() != job.id:
-        raise BlockedError("BLOCKED: " + site.say("approve.not_typed"), call)
+        raise BlockedError("BLOCKED: " + site.say("approve.not_typed"), site.advise("approve", job.id))
 
 
 @command("revoke", JOB, example="revoke prune-backups")
@@ -6171,7 +6243,7 @@ def state_word(site: Site, row: Row) -> str:
         if memory.action == "run":
             return site.say("word.running")
         return site.say("word.never_ran") if not memory.ran_at else site.say("word.good") if memory.ran_code == 0 else site.say("word.failed")
-    if memory.held_at and look.state != RUNNING:
+    if memory.held_at and look.state in (STOPPED, IDLE):
         return site.say("word.held")
     if look.state == RUNNING and look.waiting:
         return site.say("word.waiting")
@@ -6191,7 +6263,7 @@ def next_action(site: Site, row: Row) -> tuple:
     reason = row.decision.reasons.get("resume") if row.decision else None
     if reason and reason.key in ("resume.now", "resume.backoff"):
         return site.say("next.resume"), reason.again_at
-    if reason and reason.key in ("resume.held", "resume.gave_up", "resume.changed"):
+    if reason and row.look and row.look.state == STOPPED and reason.key in ("resume.held", "resume.gave_up", "resume.changed"):
         return site.say("next." + reason.key.split(".")[1]), 0.0
     return site.say("next.look"), 0.0
 
@@ -6281,23 +6353,12 @@ def status_json(site: Site, state: State, rows: list) -> dict:
         "lastTickAt": state.own_memory().looked_at or None,
         "jobs": [job_json(site, row) for row in rows],
         "broken": [{"id": job_id, "problem": problem} for job_id, problem in site.config.broken.items()],
-        "orphans": orphans(site, state),
+        "orphans": [job_id for job_id in state.jobs if is_orphan(site, job_id)],
         "queue": [
             {key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in state.queue if entry.get("status") in ("pending", "running")
         ],
         "outbox": {"waiting": len(state.outbox), "error": next((entry["error"] for entry in state.outbox if entry.get("error")), None)},
     }
-
-
-def orphans(site: Site, state: State) -> list:
-    """Ids of managed jobs that run although the config no longer has them."""
-    found = []
-    for job_id in state.jobs:
-        if job_id not in site.config.jobs and job_id not in site.config.broken and os.path.isdir(site.store.job_dir(job_id)):
-            look = managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "")
-            if look.state == RUNNING:
-                found.append(job_id)
-    return found
 
 
 def status_lines(site: Site, state: State, rows: list) -> list:
@@ -6306,7 +6367,7 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     cells = [head] + [status_cells(site, row) for row in rows]
     lines = colored(table(cells, terminal_width()), rows)
     lines += [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
-    lines += [site.say("status.orphan", job=job_id, command=f"{site.advice_prefix} stop {shell_word(job_id)}") for job_id in orphans(site, state)]
+    lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in [job_id for job_id in state.jobs if is_orphan(site, job_id)]]
     waiting = [entry for entry in state.queue if entry.get("status") in ("pending", "running")]
     if waiting:
         lines.append(site.say("status.queue", jobs=", ".join(one_line(str(entry.get("jobId")), 40) for entry in waiting[:8]), count=len(waiting)))
@@ -6425,7 +6486,7 @@ def logs(site: Site, args: Any) -> int:
     job = site.config.jobs.get(args.job)
     path = os.path.join(directory, "start.log" if job and not job.managed else "run.log")
     if not os.path.exists(path):
-        raise OpsError(f"no log yet: {path}", f"{site.advice_prefix} start {shell_word(args.job)}")
+        raise OpsError(f"no log yet: {path}", site.advise("start", args.job))
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - (1 << 20)))

@@ -440,6 +440,7 @@ class House:
         try:
             with mock.patch.dict(os.environ, {**self.env, **env}, clear=True), mock.patch.object(ops, "COMMON_PLACES", ()), \
                     mock.patch.object(ops, "ring_on_exit", ring_and_remember), mock.patch.object(sys, "argv", ["ops-monitor.py"]), \
+                    mock.patch.object(tempfile, "tempdir", self.top), \
                     contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = ops.main(list(argv))
         finally:

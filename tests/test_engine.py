@@ -333,7 +333,7 @@ class TestDyingAtEveryStep(unittest.TestCase):
         scenario.before(first)
         for number in range(1, 200):
             home = Installation(self, *scenario.jobs)
-            shutil.copytree(first.root, home.root, dirs_exist_ok=True) if sys.version_info >= (3, 8) else None
+            shutil.copytree(first.root, home.root, dirs_exist_ok=True)
             self.rebase(home, first.root)
             died = home.tick(die_before=number)
             place = f"dying before step {number}, after {died.steps[-3:]}"
@@ -524,8 +524,8 @@ class TestNothingStartsWithoutReason(unittest.TestCase):
             home.tick(later=later)
         self.assertEqual((home.lines("starts"), home.told), ([], []), "neither resumed nor alerted")
         self.assertIn("held", home.call("status").out)
-        self.assertEqual(home.call("start", "a").code, 0)
-        home.tick(later=100)
+        self.assertEqual(home.call("start", "a", later=100_100).code, 0)
+        home.tick(later=100_200)
         self.assertEqual(home.lines("starts"), ["x", "x"], "by hand, and from then on by itself")
         self.assertEqual(len(home.told_with("AUTORUN")), 1)
 
