@@ -5719,7 +5719,7 @@ def tidy_house(site: Site, state: State, loud: bool) -> list:
     others = serve_config(site, state)
     if not others:
         forget_jobs(site, state)
-        tell_[job_id for job_id in state.jobs if is_orphan(site, job_id)]
+        tell_orphans(site, state)
     keep_queue(state)
     trim_outbox(state)
     return [*others, *lines] if loud or decision.effects else []

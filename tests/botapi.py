@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import socket
 import socketserver
@@ -84,7 +85,8 @@ def hang(handler):
 
 
 def drop_unread(handler):
-    """The connection is reset before a byte of the request is read."""
+    """The request has arrived; the connection is reset before a byte of it is read."""
+    select.select([handler.connection], [], [], 5)
     drop(handler)
 
 
@@ -400,8 +402,8 @@ class House:
     def check(self, name="disk", code=3, says="", **more):
         """A scheduled check that notes its run and ends with `code`; it runs once a day."""
         script = f"echo {name} >> '{self.work}/ran'; printf '%s\\n' '{says}'; exit {code}"
-        job = {"id": name, "kind": "one_shot_read", "risk": "read_only", "enabled": True, "cwd": self.work, "commands": {"run": ["/bin/sh", "-c", script]}}
-        return {**job, "policy": {"everySeconds": 86400}, **more}
+        job = {"id": name, "kind": "one_shot_read", "risk": "read_only", "enabled": True, "cwd": self.work}
+        return {**job, "commands": {"run": ["/bin/sh", "-c", script]}, "policy": {"everySeconds": 86400}, **more}
 
     def watched(self, name="index", **status):
         """A long job whose status command prints this."""

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -508,7 +507,8 @@ class TheReceiver(Case):
     def test_the_config_of_openclaw_may_be_broken_elsewhere(self):
         house = self.house()
         with open(house.openclaw_file, "w") as file:
-            file.write("// by hand\n{channels: {telegram: %s}, commands: {ownerAllowFrom: ['telegram:9']}, x: {$include: './gone.json'},}" % json.dumps(house.telegram))
+            file.write("// by hand\n{channels: {telegram: " + json.dumps(house.telegram) + "},\n")
+            file.write("commands: {ownerAllowFrom: ['telegram:9']}, x: {$include: './gone.json'},}")
         self.assertEqual(house.tick().code, ops.DONE)
         self.assertEqual([request.chat for request in self.bot.shown], ["9"])
 
@@ -579,7 +579,8 @@ class WhatIsSaid(Case):
     def test_a_thousand_alerts_at_once_are_five_messages_and_the_rest_is_counted(self):
         house = self.house(jobs=[])
         now = time.time() - 1
-        queue = [{"id": f"q{number}", "jobId": f"gone-{number}", "notBefore": now, "status": "pending", "attempt": 0, "createdAt": now} for number in range(1000)]
+        entry = {"notBefore": now, "status": "pending", "attempt": 0, "createdAt": now}
+        queue = [{"id": f"q{number}", "jobId": f"gone-{number}", **entry} for number in range(1000)]
         house.change_state(lambda raw: raw.update(queue=queue))
         house.tick()
         self.assertLessEqual(len(self.bot.shown), 5)
@@ -634,7 +635,9 @@ class WhatIsSaid(Case):
 class TheOutbox(Case):
     def test_routine_expires_after_an_hour_and_alerts_after_a_week(self):
         # (rank, seconds since its notBefore, whether it is still told)
-        for rank, seconds, is_told in ((0, 3500, True), (0, 3700, False), (1, 3700, True), (3, 6.9 * 86400, True), (3, 7.1 * 86400, False), (1, 7.1 * 86400, False)):
+        week = 7 * 86400
+        table = ((0, 3500, True), (0, 3700, False), (1, 3700, True), (1, week + 60, False), (3, week - 60, True), (3, week + 60, False))
+        for rank, seconds, is_told in table:
             with self.subTest(rank=rank, seconds=seconds):
                 house = self.house(jobs=[])
                 house.put({"text": "words", "rank": rank})
@@ -654,7 +657,7 @@ class TheOutbox(Case):
         house = self.house()
         house.claw_config.pop("commands")
         house.write()
-        house.put(*({"id": f"a{number}", "text": f"alert {number}", "rank": 3} for number in range(400)), *({"id": f"r{number}", "text": "routine", "rank": 0} for number in range(600)))
+        house.put(*({"text": "alert", "rank": 3} for _ in range(400)), *({"text": "routine", "rank": 0} for _ in range(600)))
         house.tick()
         ranks = [entry["rank"] for entry in house.outbox]
         self.assertEqual((len(ranks), ranks.count(3)), (500, 401))
@@ -668,7 +671,6 @@ class TheOutbox(Case):
             self.assertEqual(len(house.outbox), 1)
             house.set_jobs(house.check(code=0, policy=often))
             house.tick()
-            self.assertEqual(len(house.outbox), 1)
             house.make_due()
             house.tick()
             with self.subTest(fault=fault):
@@ -707,8 +709,11 @@ class TheOutbox(Case):
     def test_entries_of_wrong_types_are_passed_over_one_by_one(self):
         house = self.house(jobs=[])
         house.put({"text": "good"})
-        odd = [None, 7, [], {"text": 7}, {"text": None}, {"text": "no id"}, {"id": 5, "text": "id five"}, {"id": "x", "text": "ranked", "rank": "high"},
-               {"id": "y", "text": "timed", "rank": 3, "notBefore": "soon", "createdAt": []}, {"id": "z", "text": "tried", "tries": "many", "about": 5}]
+        odd = [
+            None, 7, [], {"text": 7}, {"text": None}, {"text": "no id"}, {"id": 5, "text": "id five"},
+            {"id": "x", "text": "ranked", "rank": "high"}, {"id": "y", "text": "timed", "rank": 3, "notBefore": "soon", "createdAt": []},
+            {"id": "z", "text": "tried", "tries": "many", "about": 5},
+        ]  # fmt: skip
         house.change_state(lambda raw: raw["outbox"].extend(odd))
         house.tick()
         self.assertEqual(self.told("good"), 1)
@@ -804,7 +809,8 @@ class WhatATickTouches(Case):
         house = self.house()
         self.bot.always = botapi.slow_ok
         house.set_jobs(house.check(), house.check("second"))
-        ticks = [subprocess.Popen(botapi.script_argv("tick"), env=house.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        ticks = [subprocess.Popen(botapi.script_argv("tick"), env=house.env, **quiet) for _ in range(3)]
         for process in ticks:
             process.communicate(timeout=60)
         house.tick()
@@ -813,10 +819,8 @@ class WhatATickTouches(Case):
 
 class OverHttps(Case):
     def test_an_api_root_that_speaks_no_tls_is_a_failure_that_loses_nothing(self):
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listener.close)
         house = self.house()
-        house.telegram["apiRoot"] = "https://127.0.0.1:%d" % self.bot.server.server_address[1]
+        house.telegram["apiRoot"] = self.bot.url.replace("http:", "https:")
         house.write()
         self.assertEqual(house.tick().code, ops.UNDELIVERED)
         self.assertEqual((len(house.outbox), house.outbox[0].get("maybeSent", False)), (1, False))

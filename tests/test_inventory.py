@@ -37,6 +37,9 @@ def load_script():
     return module
 
 
+inventory = load_script()  # bent in forked children only
+
+
 def make_files(directory, count, name="file-{}.txt"):
     """As many names, of files of 0 to 49 bytes; more than 50 are hard links, which are cheap."""
     os.makedirs(directory)
@@ -110,9 +113,8 @@ class Attempt:
             for name in [name for name in os.environ if name.startswith("OPS_")]:
                 del os.environ[name]
             os.environ.update(environment)
-            module = load_script()
-            sabotage(module)
-            code = module.main(arguments)
+            sabotage(inventory)
+            code = inventory.main(arguments)
         except SystemExit as end:
             code = end.code
         except BaseException as bug:
@@ -297,7 +299,7 @@ class Counting(InventoryTest):
 
 class Killed(InventoryTest):
     def test_killed_before_any_step_it_continues_to_the_same_report(self):
-        make_files(os.path.join(self.tree, "a", "b"), 2)
+        make_files(os.path.join(self.tree, "a"), 2)
         os.symlink("..", os.path.join(self.tree, "a", "loop"))
         undisturbed, kept = self.complete(), 0
         for step in itertools.count(1):
