@@ -104,6 +104,7 @@ class Outcome(NamedTuple):
     err: bytes = b""  # standard error, kept the same way
     attention: tuple = ()  # lines (bytes) that contain an attention pattern, the first 20
     out_size: int = 0  # bytes that standard output really had
+    limit: float = 0.0  # seconds that it was given
 
     @property
     def is_good(self) -> bool:
@@ -279,6 +280,8 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 def duration_text(seconds: float) -> str:
     """`95` -> `1m 35s`; at most two units, none of them zero unless all are."""
+    if 0 < seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f}s" if seconds >= 0.1 else f"{seconds:.3g}s"
     left = max(0, int(seconds + 0.5))
     parts = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
@@ -493,7 +496,7 @@ MESSAGES = {
     "progress.unreadable": ("the progress file cannot be read: {error}", "进度文件无法读取：{error}"),
     "progress.not_json": ("the progress file is not a JSON object", "进度文件不是 JSON 对象"),
     # incidents
-    "unknown": ("the status cannot be told", "无法判断状态"),
+    "unknown": ("the status cannot be told: {why}", "无法判断状态：{why}"),
     "stopped": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.resuming": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
@@ -535,6 +538,7 @@ MESSAGES = {
     "line.late": ("(late: this happened at {time})", "（延迟送达：发生于 {time}）"),
     "line.repeat": ("(possible repeat)", "（可能重复）"),
     "line.was_queued": ("the alert of {time} had not been delivered", "{time} 的告警未能送达"),
+    "line.maybe_queued": ("the alert of {time} may not have been delivered", "{time} 的告警可能未送达"),
     "line.more": ("… and more: {count}. See: {command}", "……还有：{count}。查看：{command}"),
     # reasons: incidents
     "incident.none": ("nothing wrong", "没有异常"),
@@ -2137,7 +2141,7 @@ def outcome_phrase(outcome: Outcome) -> Optional[Phrase]:
     if outcome.failure:
         return outcome.failure
     if outcome.timed_out:
-        return Phrase("run.timeout", {"seconds": duration_text(outcome.ended.awake - outcome.began.awake)})
+        return Phrase("run.timeout", {"seconds": duration_text(outcome.limit)})
     code = outcome.code or 0
     if code < 0:
         return Phrase("run.signal", {"signal": signal_name(-code)})
@@ -2746,6 +2750,7 @@ class Message(NamedTuple):
     text: str
     rings: bool
     entries: tuple
+    counted: int = 0  # sections that were dropped for want of room and are counted in it
 
 
 def phrase_text(lang: str, phrase: Phrase) -> str:
@@ -2810,7 +2815,8 @@ def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_te
     """One section: what happened to one job, as facts."""
     lines = [headline(lang, job_name, job_id, notify)]
     if notify.telling != "routine":
-        lines.append(phrase_text(lang, notify.phrase))
+        words = phrase_text(lang, notify.phrase)
+        lines.append(say(lang, "unknown", why=words) if notify.kind == "unknown" else words)
     if notify.telling in ("reminder", "resolved", "changed", "worse") and notify.since_at:
         lines.append(say(lang, "line.since", time=clock_text(notify.since_at)))
     lines += look_lines(lang, notify)
@@ -2835,11 +2841,13 @@ def entry_text(lang: str, entry: dict, now: float, clock_text: Callable[[float],
     return clip("\n".join([*notes, entry["text"]]), SECTION_LIMIT)
 
 
-def compose(lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str], most: int = MESSAGES_A_TICK) -> list:
+def compose(
+    lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str], most: int = MESSAGES_A_TICK, dropped: int = 0
+) -> list:
     """The messages that carry these entries: worst first, whole sections, what rings apart.
 
     More than `most` messages: the last one counts what is left out and names the command that
-    shows it; it carries those entries too.
+    shows it; it carries those entries too.  `dropped` sections are counted with them.
     """
     ordered = sorted(entries, key=lambda entry: (-entry["rank"], entry["createdAt"]))
     messages = []
@@ -2847,13 +2855,14 @@ def compose(lang: str, entries: list, now: float, header: str, clock_text: Calla
         mine = [entry for entry in ordered if (entry["rank"] >= WARN) == rings]
         for text, group in joined(lang, mine, now, header, clock_text):
             messages.append(Message(text, rings, tuple(entry["id"] for entry in group)))
-    if len(messages) <= most:
+    rest = messages[most:]
+    left = dropped + sum(len(message.entries) for message in rest)
+    if not left or not messages:
         return messages
-    last, rest = messages[most - 1], messages[most:]
-    left = sum(len(message.entries) for message in rest)
+    last = messages[min(most, len(messages)) - 1]
     note = "\n\n" + say(lang, "line.more", count=left, command="ops-monitor.py status")
     text = clip(last.text, MESSAGE_LIMIT - utf16_length(note)) + note
-    return messages[: most - 1] + [Message(text, last.rings, sum((message.entries for message in rest), last.entries))]
+    return [*messages[: most - 1][: len(messages) - 1], Message(text, last.rings, sum((message.entries for message in rest), last.entries), dropped)]
 
 
 def joined(lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str]) -> Iterator[tuple]:
@@ -3661,13 +3670,14 @@ class Pool:
             end_group(child.pid, signal.SIGKILL)
             for pid in marked_processes(child.command.marker):
                 end_one(pid, signal.SIGKILL)
+        command = child.command
         lines: list = []
         for stream in child.streams.values():
             if stream.attention:
                 stream.attention.end()
                 lines += stream.attention.lines
         out, err = child.streams[1], child.streams[2]
-        outcome = Outcome(child.began, self.now(), child.code, child.timed_out, None, out.kept(), err.kept(), tuple(lines[:20]), out.size)
+        outcome = Outcome(child.began, self.now(), child.code, child.timed_out, None, out.kept(), err.kept(), tuple(lines[:20]), out.size, command.timeout)
         self.finished.append((token, outcome))
 
 
@@ -3771,7 +3781,7 @@ def is_zombie(pid: int) -> bool:
 class Sent(NamedTuple):
     """What came of one attempt to send."""
 
-    result: str  # sent, not_sent (definitely), unknown, refused (definitely, and for long)
+    result: str  # sent, not_sent (definitely), unknown, wait, refused (definitely, and for long), later (not tried)
     detail: str = ""
     retry_after: float = 0.0  # seconds the receiver asked for
     moved_to: str = ""  # the chat's new id
@@ -3792,7 +3802,10 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     parts = urlsplit(url)
     via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
+    try:
+        connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
+    except http.client.HTTPException as error:  # a host that cannot be one
+        raise OSError(errno.EINVAL, one_line(str(error), 100)) from None
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
     if proxy and parts.scheme == "https":
         connection.set_tunnel(parts.hostname or "", parts.port or 443)
@@ -4154,6 +4167,7 @@ class Site:
         self.target = ""  # --target
         self.call = ("ops-monitor.py", "")  # how a person calls this program: before and after the command
         self.sent = 0  # messages of this tick
+        self.called_openclaw = False  # in this tick: it takes up to 90 s
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
         self.config_risk = ""  # why writes must not be run from this config: others could have written it
@@ -4210,7 +4224,7 @@ class Driver:
             while self.alive and (until is None or until not in self.results):
                 self._advance()
                 self._commit_if_due()
-                if self.ready:
+                if self.ready or until in self.results:
                     continue
                 left = stop_at - time.monotonic()
                 if left <= 0:
@@ -4305,7 +4319,8 @@ def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
     about = [job_id, effect.kind] if effect.telling not in ("told", "autorun") else []
     queued = [entry for entry in state.outbox if about and entry.get("about") == about]
     if effect.telling == "resolved" and queued:
-        text = text + "\n" + site.say("line.was_queued", time=site.clock.text(queued[0]["createdAt"]))
+        key = "line.maybe_queued" if any(entry.get("maybeSent") is True for entry in queued) else "line.was_queued"
+        text = text + "\n" + site.say(key, time=site.clock.text(queued[0]["createdAt"]))
     maybe_sent = any(entry.get("maybeSent") is True for entry in queued)
     state.raw["outbox"] = [entry for entry in state.outbox if entry not in queued]
     resting = max((entry["notBefore"] for entry in state.outbox + queued if entry.get("refusedBy")), default=0.0)
@@ -4321,8 +4336,17 @@ def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
 def trim_outbox(state: State) -> None:
     """Drop what has expired, and beyond the limit the oldest of the least important."""
     state.raw["outbox"] = [entry for entry in state.outbox if not has_expired(entry, state.now)]
-    while len(state.outbox) > OUTBOX_LIMIT:
-        state.outbox.remove(min(state.outbox, key=lambda entry: (entry["rank"], entry["createdAt"])))
+    spare = len(state.outbox) - OUTBOX_LIMIT
+    if spare > 0:
+        ordered = sorted(state.outbox, key=lambda entry: (entry["rank"], entry["createdAt"]))
+        state.raw["outbox"] = ordered[spare:]
+        state.raw["dropped"] = dropped_count(state) + sum(entry["rank"] >= WARN for entry in ordered[:spare])
+
+
+def dropped_count(state: State) -> int:
+    """Alerts that the outbox had no room for; the next message counts them."""
+    count = state.raw.get("dropped")
+    return count if type(count) is int and count > 0 else 0
 
 
 def has_expired(entry: dict, now: float) -> bool:
@@ -4891,18 +4915,42 @@ def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
 SENDERS = {"api": send_api, "openclaw": send_openclaw, "command": send_command}
 
 
+def usable_ways(site: Site, receiver: Receiver) -> tuple:
+    """The ways to try now: not one that refused this receiver within 6 h, not the binary twice a tick."""
+    state = site.store.view()
+    refused: Any = state.raw.get("refused")
+    refused = refused if isinstance(refused, dict) else {}
+    by_time = {way for way, until in refused.items() if is_number(until) and until > state.now and way in receiver.ways}
+    resting = by_time if refused.get("by") == receiver.identity and len(by_time) < len(receiver.ways) else set()
+    return tuple(way for way in receiver.ways if way not in resting and not (way == "openclaw" and site.called_openclaw))
+
+
 def send(site: Site, receiver: Receiver, message: Message) -> Flow:
     """One message by the first way that does not definitely fail."""
-    sent = Sent("not_sent", receiver.problem)
-    for way in receiver.ways:
+    sent = Sent("later")
+    for way in usable_ways(site, receiver):
+        site.called_openclaw = site.called_openclaw or way == "openclaw"
         sent = yield from SENDERS[way](site, receiver, message)
         if sent.moved_to:  # the group has a new id: once more, there, and from now on
             yield Change(moving(receiver.chat, sent.moved_to), urgent=True)
             site.receiver = receiver = receiver._replace(chat=sent.moved_to)
             sent = yield from SENDERS[way](site, receiver, message)
-        if sent.result not in ("not_sent", "refused"):
+        if sent.result == "refused":
+            yield Change(refusing(way, receiver.identity), urgent=True)
+        elif sent.result != "not_sent":
             break
     return sent
+
+
+def refusing(way: str, identity: str) -> Callable[[State], None]:
+    """Remember that this way refused this receiver, so that it is left alone for 6 h while another way works."""
+
+    def apply(state: State) -> None:
+        known: Any = state.raw.get("refused")
+        kept = known if isinstance(known, dict) and known.get("by") == identity else {}
+        state.raw["refused"] = {**kept, "by": identity, way: state.now + 6 * HOUR}
+
+    return apply
 
 
 def moving(old: str, new: str) -> Callable[[State], None]:
@@ -4925,10 +4973,14 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent, receiver
     if sent.result == "sent":
         state.raw["outbox"] = [entry for entry in state.outbox if entry not in carried]
         state.raw["receiver"] = last_receiver(site, receiver)
+        if message.counted:
+            state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
         for entry in state.outbox:  # it works again: what waited for that goes now
             if entry.get("tries") or entry.get("refusedBy"):
                 entry["notBefore"] = min(entry["notBefore"], state.now)
                 entry.pop("refusedBy", None)
+        return
+    if sent.result == "later":
         return
     strict = sent.result in ("refused", "wait")
     for entry in state.outbox if strict else carried:
@@ -4997,7 +5049,7 @@ def send_due(site: Site) -> Flow:
     header = header_text(site.clock.time_text(now), site.config.monitor.host)
     room = MESSAGES_A_TICK - site.sent
     due = [entry for entry in due_entries(state, receiver.identity) if not has_expired(entry, now)]
-    for message in compose(site.lang, due, now, header, site.clock.text, room) if room > 0 else ():
+    for message in compose(site.lang, due, now, header, site.clock.text, room, dropped_count(state)) if room > 0 else ():
         if time.monotonic() - began > DELIVERY_BUDGET:
             break
         sent = yield from send(site, receiver, message)
@@ -5669,9 +5721,10 @@ def plan_tick(site: Site, driver: Driver) -> None:
     jobs = site.config.jobs
     taken = set()
     for entry in state.queue:
-        if entry.get("status") != "pending" or entry["notBefore"] > now.at or entry.get("jobId") in site.config.broken:
+        job_id = str(entry.get("jobId"))
+        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken:
             continue
-        job = jobs.get(str(entry.get("jobId")))
+        job = jobs.get(job_id)
         if job is None or job.kind != CHECK or job.risk != READ_ONLY:
             driver.add(refuse(site, entry))
         elif job.id not in taken:
