@@ -185,6 +185,8 @@ class Memory(NamedTuple):
     muted_at: float = 0.0  # messages are held from here …
     muted_for: float = 0.0  # … for this long, in seconds
     muted_count: int = 0  # messages held so far
+    flips: list = []  # times within the last hour at which an incident opened or closed
+    flapping_at: float = 0.0  # told as flapping since; 0 = it is not
     left_at: float = 0.0  # first tick that did not find the job in the config
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
@@ -293,11 +295,10 @@ def duration_text(seconds: float) -> str:
 
 def duration_seconds(text: str) -> float:
     """Seconds in `90`, `1.5h`, `2d 3h`.  Raises ValueError for anything else."""
-    found = re.findall(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)", text)
-    if not re.fullmatch(r"(\s*\d+(\.\d+)?\s*[smhd]?)+\s*", text):
-        raise ValueError(f"expected a duration like 90, 15m or 2h, found '{text}'")
+    if not re.fullmatch(r"\s*(?:\d{1,12}(?:\.\d+)?|(?:\d{1,12}(?:\.\d+)?\s*[smhd]\s*)+)\s*", text):
+        raise ValueError(f"expected a duration like 90, 15m or 2h, found '{one_line(text, 40)}'")
     sizes = {"": 1.0, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
-    return sum(float(number) * sizes[unit] for number, unit in found)
+    return sum(float(number) * sizes[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text))
 
 
 def number_text(value: Any) -> str:
@@ -501,6 +502,7 @@ MESSAGES = {
     "stopped.resuming": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
     "stopped.changed": ("stopped; its command has changed since the checkpoint, so it is not resumed; reason: {reason}", "已停止；命令在检查点之后有改动，不自动续跑；原因：{reason}"),
+    "flapping": ("it keeps going wrong and right again; single changes are not told until it has been steady for an hour", "反复出现异常又恢复；稳定一小时之前不再逐次告知"),
     "orphan": ("it runs, but the config no longer has it; {command}", "正在运行，但配置中已没有它；{command}"),
     "stalled": ("running without progress for {for}; progress key: {key}", "运行中但 {for} 没有进展；进度键：{key}"),
     "level": ("the job reports: {message}", "任务报告：{message}"),
@@ -511,7 +513,7 @@ MESSAGES = {
     "autorun.restart": ("no progress; stopped and started again, attempt {attempt} of {most}; {reason}", "没有进展；已停止并重新启动，第 {attempt} 次，上限 {most}；{reason}"),
     "completed": ("done", "已完成"),
     "running": ("running", "运行中"),
-    "muted.summary": ("no longer muted; messages held: {count}; still open: {open}", "静音结束；期间保留的消息：{count}；仍未解决：{open}"),
+    "muted.summary": ("no longer muted; messages held: {count}", "静音结束；期间未发送的消息：{count}"),
     "blocked.unknown": ("BLOCKED: the queue names job '{job}', which the config does not have", "BLOCKED：队列中的任务“{job}”不在配置中"),
     "blocked.queue": ("BLOCKED: job '{job}' is a {kind}; only a one_shot_read is run from the queue", "BLOCKED：任务“{job}”是 {kind}；队列只运行 one_shot_read"),
     "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：有人要求运行“{job}”，未执行：{why}"),
@@ -551,6 +553,7 @@ MESSAGES = {
     "incident.opened": ("told: it is new", "已告知：新出现"),
     "incident.worse": ("told: it got worse", "已告知：情况恶化"),
     "incident.changed": ("told: its text is really different", "已告知：内容有实质变化"),
+    "incident.flapping": ("the job is flapping: nothing is told of single changes", "任务反复变化：不逐次告知"),
     "incident.acked": ("a person has acknowledged it", "已有人确认"),
     "incident.told_once": ("told; reminders are off", "已告知；不再提醒"),
     "incident.told": ("told; the next reminder is not due", "已告知；未到下次提醒时间"),
@@ -620,6 +623,7 @@ MESSAGES = {
     "approve.not_typed": ("the job id was not typed; nothing is approved", "未输入任务 id，未批准"),
     "approve.no_terminal": ("no terminal to ask at; --digest approves what --show showed", "没有终端可供确认；用 --digest 批准 --show 所示内容"),
     "approve.other_digest": ("the digest is not that of the plan above; nothing is approved", "摘要与上面的计划不符，未批准"),
+    "approved.told": ("one run was approved with --digest by {who}; digest {digest}…", "{who} 用 --digest 批准了一次运行；摘要 {digest}…"),
     "approved": ("approved: {job}, for one run within {time}", "已批准：{job}，{time} 内可运行一次"),
     "revoked": ("revoked: {job}", "已撤销：{job}"),
     "revoke.none": ("nothing to revoke: {job} is not approved", "无可撤销：{job} 未被批准"),
@@ -647,6 +651,7 @@ MESSAGES = {
     "topic.resume": ("resume", "续跑"),
     "topic.look": ("look", "查看"),
     "topic.mute": ("mute", "静音"),
+    "topic.flapping": ("flapping", "反复变化"),
     "topic.orphan": ("orphan", "孤儿任务"),
     "topic.verification": ("verification", "验证"),
     "topic.outcome": ("outcome", "结果"),
@@ -1165,7 +1170,15 @@ def found_text(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, (int, float)):
         return f"number {one_line(repr(value), 30)}" if value == value else "NaN"
-    return ("a list" if isinstance(value, list) else "an object") + ("" if value else " that is empty")
+    if not value:
+        return ("a list" if isinstance(value, list) else "an object") + " that is empty"
+    if isinstance(value, dict):
+        return "an object"
+    odd = next((index for index, item in enumerate(value) if not is_text(item) or not item.strip()), None)
+    if odd is None:
+        return "a list"
+    item = value[odd]
+    return f"a NUL character in item {odd}" if isinstance(item, str) and "\0" in item else f"{found_text(item)} as item {odd}"
 
 
 def path_text(path: tuple) -> str:
@@ -1457,7 +1470,8 @@ def problem_lines(config: Config, path: str, strict: bool = False) -> list:
         line, column = places.get(place, (1, 1))
         level = "error" if problem.is_error or strict else "warning"
         lines.append((line, column, f"{path}:{line}:{column}: {level}: {path_text(problem.path)}: {problem.text}"))
-    return [text for _, _, text in sorted(lines)]
+    redact = Redactor()
+    return [redact(text) for _, _, text in sorted(lines)]
 
 
 def run_timeout(job: Any) -> float:
@@ -2246,7 +2260,7 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     """Whether a resumed job has shown that it works: the attempts start again from none."""
     if look.key:
         return look.key != memory.attempt_key
-    began_at = memory.state_at if memory.state == RUNNING else look.when.at
+    began_at = max(memory.attempt_at, memory.state_at if memory.state == RUNNING else look.when.at)
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
@@ -2294,7 +2308,7 @@ def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant) -> A
     if look.state == UNKNOWN or is_acting(memory, now):
         return OPEN
     if look.state != STOPPED:
-        proven = look.state != RUNNING or not memory.attempts
+        proven = look.state != RUNNING or not memory.attempts or memory.gave_up_at and has_recovered(memory, look, job.policy)
         return None if proven else OPEN  # resumed, but not yet shown to work
     if memory.held_at:
         return None
@@ -2420,14 +2434,22 @@ def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     return memory._replace(inherited_at=0.0, incidents=incidents)
 
 
-def judge_incidents(job_policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
+FLIPS_AN_HOUR = 6  # openings and closings of one job that are told one by one
+
+
+def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
     """Every incident of one job: new memory, notifications, and a reason per kind."""
     memory = inherit(memory, findings, now)
-    hold = quiet_left(job_policy, now.minute)
+    hold = quiet_left(policy, now.minute)
     incidents, effects, reasons = dict(memory.incidents), [], {}
+    flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
     for kind, finding in findings.items():
         before = incidents.pop(kind, None)
-        step = judge_incident(before, finding, job_policy, now, hold)
+        step = judge_incident(before, finding, policy, now, hold)
+        if bool(before and before.opened_at) != bool(step.incident and step.incident.opened_at):
+            flips.append(now.at)
+        if memory.flapping_at or len(flips) > FLIPS_AN_HOUR:
+            step = untold(step, before)
         if step.incident:
             incidents[kind] = step.incident
         reasons[kind] = step.reason
@@ -2436,7 +2458,32 @@ def judge_incidents(job_policy: Any, findings: dict, memory: Memory, now: Instan
         elif step.telling and step.incident:
             since = step.incident.since_at
             effects.append(Notify(kind, step.telling, finding.rank, finding.phrase, finding.detail, since, look, memory))
-    return Decision(memory._replace(incidents=incidents), tuple(effects), reasons)
+    decision = Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons)
+    return judge_flapping(decision, now)
+
+
+def untold(step: Step, before: Optional[Incident]) -> Step:
+    """The same step of a flapping job: it happens, and nothing is said of it."""
+    if not step.telling:
+        return step
+    incident = step.incident
+    if incident is not None:
+        incident = incident._replace(told_at=before.told_at if before else 0.0, texts=before.texts if before else 0)
+    return Step(incident, "", Reason("incident.flapping"))
+
+
+def judge_flapping(decision: Decision, now: Instant) -> Decision:
+    """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
+    memory = decision.memory
+    if not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR:
+        effect = Notify("flapping", "opened", WARN, Phrase("flapping"), told=memory)
+        memory = memory._replace(flapping_at=now.at)
+    elif memory.flapping_at and not memory.flips:
+        effect = Notify("flapping", "resolved", NOTICE, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
+        memory = memory._replace(flapping_at=0.0)
+    else:
+        return decision
+    return decision._replace(memory=memory, effects=(*decision.effects, effect))
 
 
 # ---- resume: may it be started again by itself, and is it time?
@@ -2592,6 +2639,12 @@ def main_reason(reasons: dict) -> str:
     return telling[0] if telling else reasons["report"].key if "report" in reasons else ""
 
 
+def open_incidents(memory: Memory) -> list:
+    """(kind, incident) of what is open, the worst first."""
+    found = [(kind, incident) for kind, incident in memory.incidents.items() if incident.opened_at]
+    return sorted(found, key=lambda item: (-item[1].rank, item[1].since_at))
+
+
 def hold_muted(decision: Decision, now: Instant) -> Decision:
     """While a job is muted its messages are counted, not told; afterwards they are summed up."""
     memory = decision.memory
@@ -2602,11 +2655,16 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
     if is_muted(memory, now):
         reasons = {**decision.reasons, "mute": Reason("muted", memory.muted_at + memory.muted_for)}
         return Decision(memory._replace(muted_count=memory.muted_count + held), others, reasons)
-    still = [kind for kind, incident in memory.incidents.items() if incident.opened_at]
-    rank = max([memory.incidents[kind].rank for kind in still], default=NOTICE)
-    summary = Phrase("muted.summary", {"count": memory.muted_count, "open": ", ".join(still) or "-"})
-    told_now = (Notify("muted", "muted", rank, summary, told=memory),) if memory.muted_count or still else ()
-    return Decision(memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0), decision.effects + told_now, decision.reasons)
+    spoken = {effect.kind for effect in decision.effects if isinstance(effect, Notify)}
+    tellings = [Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory)] if memory.muted_count else []
+    incidents = dict(memory.incidents)
+    for kind, incident in open_incidents(memory):
+        if incident.rank >= ALERT and kind not in spoken:
+            tellings.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory))
+        elif kind not in spoken:  # quiet hours may hold it: the next look tells it
+            incidents[kind] = incident._replace(told_at=0.0)
+    memory = memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0, incidents=incidents)
+    return Decision(memory, decision.effects + tuple(tellings), decision.reasons)
 
 
 # ---- writes
@@ -2658,12 +2716,15 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
 # ---- one-shot reads
 
 
+ROUNDED = 0.001  # seconds: times are kept with three decimals
+
+
 def next_slot(job: Any, memory: Memory) -> float:
     """When a scheduled check is due next; 0 = at once, because it never ran."""
     every = job.policy.every_seconds
     if not memory.anchor_at or not every:
         return 0.0
-    slots = int((memory.slot_at - memory.anchor_at) / every + 1e-6) + 1
+    slots = int((memory.slot_at - memory.anchor_at + ROUNDED) / every) + 1
     return memory.anchor_at + slots * every
 
 
@@ -2687,7 +2748,7 @@ def take_slot(job: Any, memory: Memory, now: Instant, marker: str, tries: int = 
     slot_at = memory.slot_at
     if every:
         anchor = memory.anchor_at or now.at
-        slot_at = anchor + int((now.at - anchor) / every + 1e-6) * every
+        slot_at = anchor + int((now.at - anchor + ROUNDED) / every) * every
         memory = memory._replace(anchor_at=anchor)
     return memory._replace(
         slot_at=slot_at, action="run", action_at=now.at, action_for=run_timeout(job) + 10.0, action_id=marker, action_tries=tries, left_at=0.0
@@ -3838,7 +3899,7 @@ def read_answer(connection: Any) -> tuple:
     socket = connection.sock
     response = connection.getresponse()
     body = b""
-    while len(body) < 65536:
+    while len(body) < 65536 and not response.isclosed():
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError("the answer took too long")
@@ -4711,6 +4772,13 @@ def settle_gate(site: Site, state: State, job: Any) -> None:
     perform(site, state, job.id, hold_muted(decision, now))
 
 
+def forget_blocked(state: State, job_id: str) -> None:
+    """What was blocked is answered: nothing to resolve, nothing to say."""
+    memory = state.memory(job_id)
+    if "blocked" in memory.incidents:
+        state.remember(job_id, memory._replace(incidents={kind: item for kind, item in memory.incidents.items() if kind != "blocked"}))
+
+
 def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
     """What the run of a check means for the writes that it verifies."""
     for job in site.config.jobs.values():
@@ -4720,6 +4788,8 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome)
         gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention)
         if gate != before:
             state.keep_gate(job.id, gate)
+            if gate.verify == "passed":
+                forget_blocked(state, job.id)
             state.record("verification", job.id, by=check.id, result=gate.verify, run=gate.run_id)
             settle_gate(site, state, job)
 
@@ -5120,7 +5190,9 @@ def command_items(site: Site, job: Any, prefix: str) -> Iterator[tuple]:
     yield prefix + "program", f"{program} {file_item(program)}"
     for word in argv[1:]:
         for operand in {word, word.partition("=")[2]} - {""}:
-            yield f"{prefix}file {operand}", file_item(os.path.join(cwd, operand))
+            item = file_item(os.path.join(cwd, operand))
+            if item != "absent" or not re.search(r"\s", operand):  # a script's text is in argv already
+                yield f"{prefix}file {operand}", item
     yield prefix + "cwd", f"{cwd} {file_item(cwd)}"
     for name, value in sorted(job.env.items()):
         yield f"{prefix}env {name}", value
@@ -5198,8 +5270,8 @@ def who() -> str:
 # ---- approving
 
 
-def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool) -> None:
-    """An approval of this plan for one run."""
+def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, tell: bool = False) -> None:
+    """An approval of this plan for one run; `tell`: nobody typed it at a terminal, so the person hears of it."""
     gate = state.gate(job.id)
     salt = os.urandom(8).hex()
     ttl = job.approval.ttl_seconds if job.approval else 3600.0
@@ -5208,8 +5280,10 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool) -> None:
     if clear:
         gate = gate._replace(verify="", verify_left=[])
     state.keep_gate(job.id, gate)
-    memory = state.memory(job.id)  # what was blocked is answered: nothing to resolve, nothing to say
-    state.remember(job.id, memory._replace(incidents={kind: item for kind, item in memory.incidents.items() if kind != "blocked"}))
+    forget_blocked(state, job.id)
+    if tell:
+        words = Phrase("approved.told", {"who": gate.approved_by, "digest": plan.digest[:16]})
+        notify(site, state, job.id, Notify("approved", "told", NOTICE, words))
     state.record("approved", job.id, digest=plan.digest, who=gate.approved_by, despite=clear)
 
 
@@ -6193,7 +6267,9 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
         if refused:
             raise BlockedError("BLOCKED: " + site.say(refused), site.advise("approve", job.id, "--request"))
     else:
-        yield Change(lambda state: grant(site, state, job, plan, args.despite_failed_verification), urgent=True)
+        yield Change(lambda state: grant(site, state, job, plan, args.despite_failed_verification, tell=bool(args.digest)), urgent=True)
+    delivered = yield from deliver(site)
+    warn_undelivered(delivered)
     print(site.say("approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600)))
     print(site.say("help.next", command=site.advise("run", job.id, "--verify")))
     return DONE
@@ -6270,12 +6346,6 @@ def look_around(site: Site, jobs: list) -> list:
         decision = decide_now(site, state, job, look) if look else None
         rows.append(Row(job, state.memory(job.id), look, decision, state.gate(job.id)))
     return rows
-
-
-def open_incidents(memory: Memory) -> list:
-    """(kind, incident) of what is open, the worst first."""
-    found = [(kind, incident) for kind, incident in memory.incidents.items() if incident.opened_at]
-    return sorted(found, key=lambda item: (-item[1].rank, item[1].since_at))
 
 
 def gate_word(gate: Gate, now: float) -> str:
@@ -6537,7 +6607,8 @@ def logs(site: Site, args: Any) -> int:
     if args.job not in site.config.jobs and not os.path.isdir(directory):
         find_job(site, args.job)
     job = site.config.jobs.get(args.job)
-    path = os.path.join(directory, "start.log" if job and not job.managed else "run.log")
+    name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
+    path = os.path.join(directory, name)
     if not os.path.exists(path):
         raise OpsError(f"no log yet: {path}", site.advise("start", args.job))
     with open(path, "rb") as file:

@@ -122,13 +122,6 @@ class Job:
             self.state["done"] += 1
             self.state["pending"] -= 1
             self.pulse()
-        self.keep()
-
-    def keep(self, **changes):
-        """Keeps what is done, and the changes of the state, now."""
-        self.state.update(changes)
-        self.due_at = 0
-        self.pulse()
 
     def add(self, pieces):
         for count, piece in enumerate(pieces, 1):
@@ -157,6 +150,12 @@ class Job:
 
     def ask_to_stop(self, number, _frame):
         self.stop_signal = number
+
+    def finish(self):
+        """To be called when the result is safe. An attempt killed before that writes it again."""
+        self.state["finished"] = True
+        self.due_at = 0
+        self.pulse()
 
 
 # ==== THE INVENTORY: put your own work here ====
@@ -251,7 +250,7 @@ def take_inventory(options):
     job.run()
     report = job.report()
     save(output, report)
-    job.keep(finished=True)  # killed before this, the next attempt finds no work and reports again
+    job.finish()
     for word in ("directories", "files", "bytes", "symlinks", "other", "vanished", "unreadable"):
         print(f"{word}: {report[word]}")
     print(f"report: {shown(os.fsencode(output))}")

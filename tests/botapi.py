@@ -120,6 +120,7 @@ class Request(NamedTuple):
 
     token: str
     body: dict
+    path: str  # as it stands in the request line: a whole URL through a proxy
 
     @property
     def chat(self):
@@ -150,14 +151,14 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.bot
 
     def do_POST(self):
-        found = re.fullmatch(r"/bot([^/]+)/sendMessage", self.path)
+        found = re.fullmatch(r"(?:http://[^/]+)?/bot([^/]+)/sendMessage", self.path)
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.close_connection = True
         try:
             body = json.loads(raw)
         except ValueError:
             body = None
-        self.asked = Request(found[1] if found else "", body if isinstance(body, dict) else {})
+        self.asked = Request(found[1] if found else "", body if isinstance(body, dict) else {}, self.path)
         self.bot.complaints += complaints(found, self.asked)
         self.bot.requests.append(self.asked)
         for watcher in self.bot.watchers:
@@ -233,6 +234,34 @@ def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+# ---- the script in this process
+
+
+@contextlib.contextmanager
+def guest():
+    """The script runs in here; its signal handlers, its descriptors and its directory end with the block."""
+    bells: list = []
+    ring = ops.ring_on_exit
+
+    def ring_and_remember():
+        bells.append(ring())
+        return bells[-1]
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    before = [signal.getsignal(number) for number in numbers]
+    place = os.getcwd()
+    try:
+        with mock.patch.object(ops, "ring_on_exit", ring_and_remember):
+            yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, function in zip(numbers, before):
+            signal.signal(number, function)
+        for fd in (fd for bell in bells for fd in bell):
+            os.close(fd)
+        os.chdir(place)
 
 
 # ---- the house
@@ -429,30 +458,10 @@ class House:
     def call(self, *argv, **env):
         """The command line `argv` in this house: its exit code and what it printed."""
         out, err = io.StringIO(), io.StringIO()
-        bells: list = []
-        ring = ops.ring_on_exit
-
-        def ring_and_remember():
-            bells.append(ring())
-            return bells[-1]
-
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
-        before = [signal.getsignal(number) for number in numbers]
-        place = os.getcwd()
-        try:
-            with mock.patch.dict(os.environ, {**self.env, **env}, clear=True), mock.patch.object(ops, "COMMON_PLACES", ()), \
-                    mock.patch.object(ops, "ring_on_exit", ring_and_remember), mock.patch.object(sys, "argv", ["ops-monitor.py"]), \
-                    mock.patch.object(tempfile, "tempdir", self.top), \
-                    contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = ops.main(list(argv))
-        finally:
-            signal.set_wakeup_fd(-1)
-            for number, function in zip(numbers, before):
-                signal.signal(number, function)
-            for bell in bells:
-                for fd in bell:
-                    os.close(fd)
-            os.chdir(place)
+        with guest(), mock.patch.dict(os.environ, {**self.env, **env}, clear=True), mock.patch.object(tempfile, "tempdir", self.top), \
+                mock.patch.object(ops, "COMMON_PLACES", ()), mock.patch.object(sys, "argv", ["ops-monitor.py"]), \
+                contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = ops.main(list(argv))
         ran = Ran(code, out.getvalue(), err.getvalue())
         self.test.assertNotEqual(code, ops.BUG, ran.err)
         return ran

@@ -76,12 +76,14 @@ class Installation:
         self.configure()
 
     def clear_away(self):
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self.processes():
-                ops.end_one(pid, number)
-            until = time.monotonic() + 2.0
-            while self.processes() and time.monotonic() < until:
-                time.sleep(0.02)
+        until = time.monotonic() + 5.0
+        while time.monotonic() < until:
+            left = self.processes()
+            if not left:
+                break
+            for pid in left:
+                ops.end_one(pid, signal.SIGKILL)
+            time.sleep(0.005)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def processes(self):

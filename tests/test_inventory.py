@@ -308,7 +308,8 @@ class Killed(InventoryTest):
             if killed.code == 0:
                 break
             self.assertEqual(killed.code, -signal.SIGKILL, f"step {step}: {killed.err}")
-            resumed = self.attempt(OPS_RESUME="1")
+            is_reported = os.path.exists(os.path.join(self.folder, "report.json"))
+            resumed = self.attempt(OPS_RESUME="1" if is_reported else "")
             self.assertEqual((resumed.code, resumed.err), (0, ""), f"killed before step {step}")
             self.assertEqual(self.report(), undisturbed, f"killed before step {step}")
             self.assertGreaterEqual(resumed.so_far, kept, f"killed before step {step}, work was lost")

@@ -25,6 +25,7 @@ import json
 import random
 import re
 import unittest
+from typing import NamedTuple
 
 from tests import SCRIPT, ops
 
@@ -45,7 +46,7 @@ STOPPABLE = {"commands": {"start": ["start"], "status": ["status"], "stop": ["st
 RESTARTS = {"onStall": "restart", "reportWhileRunning": False, **QUIET_NEVER}
 FOLLOWED = {"after": [{"jobId": "verify"}, {"jobId": "clean", "when": "always", "delaySeconds": 30}, {"jobId": "mourn", "when": "failure"}]}
 
-# (sentence, policy, story, settings of the job)
+# (sentence, policy, what happens, settings of the job)
 ROUTINE_STORIES = [
     ("the first time that a job is seen running is told, then progress by time, changed or not", {}, """
         12:00  running k1        -> routine                     because report.first
@@ -129,24 +130,24 @@ ROUTINE_STORIES = [
         04:00  local time jumps back 3h
         04:00  running k2        -> -                           because report.quiet_hours
         """),
-    ("completion is told once and queues `after` once", FOLLOWED, """
+    ("completion is told once and queues `after` once", {}, """
         12:00  running k1        -> routine
         12:05  completed         -> completed, queue verify, queue clean in 30
         12:06  completed         -> -                           because report.completed_before
         12:07  unknown           -> ALERT unknown opened
         12:08  completed         -> unknown resolved            because report.completed_before
-        """),
-    ("a job that was complete and runs again starts over: first report, completion, `after`", FOLLOWED, """
+        """, FOLLOWED),
+    ("a job that was complete and runs again starts over: first report, completion, `after`", {}, """
         12:00  completed         -> completed, queue verify, queue clean in 30
         12:01  running k1        -> routine                     because report.first
         12:02  completed         -> completed, queue verify, queue clean in 30
         12:03  completed         -> -
-        """),
-    ("quiet hours hold the telling of a completion, not what it queues", FOLLOWED, """
+        """, FOLLOWED),
+    ("quiet hours hold the telling of a completion, not what it queues", {}, """
         03:00  completed         -> queue verify, queue clean in 30  because report.quiet_hours
         03:01  completed         -> -
         08:00  completed         -> completed
-        """),
+        """, FOLLOWED),
     ("neither a stopped nor an idle nor an unknown job has routine", {}, """
         12:00  idle              -> -                           because report.not_running
         12:01  stopped           -> ALERT stopped opened        because report.not_running
@@ -694,7 +695,25 @@ CHECK_STORIES = [
         """),
 ]
 
-STORIES = ROUTINE_STORIES + STALL_STORIES + TROUBLE_STORIES + REMINDER_STORIES + RESUME_STORIES + CHECK_STORIES
+
+class Story(NamedTuple):
+    sentence: str
+    policy: dict
+    text: str
+    settings: dict = {}
+
+    @property
+    def job(self):
+        kind = CHECK if re.search("due|run:|by hand:|run begins", self.text) else LONG
+        return ops.make_job({**kind, **self.settings, "policy": self.policy}, {}, 0)
+
+    @property
+    def lines(self):
+        return [line.strip() for line in self.text.splitlines() if line.strip()]
+
+
+TABLES = (ROUTINE_STORIES, STALL_STORIES, TROUBLE_STORIES, REMINDER_STORIES, RESUME_STORIES, CHECK_STORIES)
+STORIES = [Story(*row) for rows in TABLES for row in rows]
 
 OUTCOMES = {
     "exit": lambda now, word: ops.Outcome(now, now, code=int(word)),
@@ -725,8 +744,6 @@ def note_words(decision):
     SEEN["reasons"].update([decision.memory.reason] if decision.memory.reason else [])
     SEEN["phrases"].update(effect.phrase.key for effect in decision.effects if isinstance(effect, ops.Notify))
     SEEN["phrases"].update(incident.key for incident in decision.memory.incidents.values() if incident.key)
-    for effect in decision.effects:
-        assert not isinstance(effect, ops.Notify) or effect.told is not None
 
 
 def through_json(memory, now):
@@ -741,9 +758,8 @@ def duration(text):
 class Stage:
     """Plays a story line by line: a job, its memory, and the clocks of the machine."""
 
-    def __init__(self, policy, settings):
-        kind = CHECK if "everySeconds" in policy else LONG
-        self.job = ops.make_job({**kind, **settings, "policy": policy}, {}, 0)
+    def __init__(self, job):
+        self.job = job
         self.memory = ops.Memory()
         self.wall, self.awake, self.boot, self.local = DAY_ZERO, 500_000.0, "boot-1", 0.0
         self.is_asleep, self.story_time, self.reasons, self.effects = False, None, {}, []
@@ -882,15 +898,15 @@ def split_words(text):
     return sorted(part.strip() for part in text.split(",") if part.strip() not in ("", "-"))
 
 
-def play_story(policy, story, settings=None):
+def play_story(story):
     """Yields (line, what was expected, what came) of every line of a story that is wrong."""
-    stage = Stage(policy if "is it due" not in story and "run" not in re.findall(r"run\b", story) else {"everySeconds": 0, **policy}, settings or {})
-    for line in filter(None, map(str.strip, story.splitlines())):
+    stage = Stage(story.job)
+    for line in story.lines:
         act, _, expected = line.partition("->")
         told, _, because = expected.partition(" because ")
-        came = sorted(stage.play(act))
         if "is it due?" in act:
             told, because = "-", told
+        came = sorted(stage.play(act))
         if came != split_words(told):
             yield line, split_words(told), came
         for reason in split_words(because):
@@ -899,13 +915,12 @@ def play_story(policy, story, settings=None):
 
 
 class TheStoriesHold(unittest.TestCase):
-    def play_all(self, stories):
-        for sentence, policy, *rest in stories:
-            if "after" in policy:  # FOLLOWED stands where the policy does, to keep the rows short
-                policy, rest = {}, [rest[0], policy]
-            with self.subTest(sentence):
-                wrong = [f"\n  {line}\n    expected {expected}\n    came     {came}" for line, expected, came in play_story(policy, *rest)]
-                self.assertFalse(wrong, "".join(wrong))
+    def play_all(self, rows):
+        for story in [Story(*row) for row in rows]:
+            with self.subTest(story.sentence):
+                wrong = [f"\n  {line}\n    expected {expected}\n    came     {came}" for line, expected, came in play_story(story)]
+                if wrong:
+                    self.fail("".join(wrong))
 
     def test_routine_is_told_by_time_by_change_and_not_in_quiet_hours(self):
         self.play_all(ROUTINE_STORIES)
@@ -926,14 +941,22 @@ class TheStoriesHold(unittest.TestCase):
         self.play_all(CHECK_STORIES)
 
     def test_no_two_stories_have_the_same_sentence(self):
-        sentences = [story[0] for story in STORIES]
+        sentences = [story.sentence for story in STORIES]
         self.assertEqual(len(sentences), len(set(sentences)))
 
 
-def count_a_day(look, policy=None, minutes=1440, settings=None):
+def long_job(policy=None, **settings):
+    return ops.make_job({**LONG, **settings, "policy": {**QUIET_NEVER, **ONLY_TROUBLE, **(policy or {})}}, {}, 0)
+
+
+def check_job(policy=None, **settings):
+    return ops.make_job({**CHECK, **settings, "policy": policy or {}}, {}, 0)
+
+
+def count_a_day(look, job):
     """Tellings of a day of minute ticks in which every look is what `look(minute)` writes."""
-    stage, told = Stage({**QUIET_NEVER, "reportWhileRunning": False, **(policy or {})}, settings or {}), []
-    for minute in range(minutes):
+    stage, told = Stage(job), []
+    for minute in range(1440):
         told += stage.play(f"{minute // 60 % 24:02}:{minute % 60:02}  {look(minute)}")
     return told
 
@@ -942,7 +965,7 @@ class ADayOfTrouble(unittest.TestCase):
     def test_an_unchanged_incident_of_a_day_costs_at_most_five_messages(self):
         for look in ("stopped exit-3", "unknown", "running k1", "running k1 alert", "running k1 warn"):
             with self.subTest(look):
-                told = count_a_day(lambda minute, look=look: look)
+                told = count_a_day(lambda minute, look=look: look, long_job())
                 kinds = {words.replace("ALERT ", "").replace("WARN ", "").split()[0] for words in told}
                 for kind in kinds:
                     mine = [words for words in told if kind in words.split()]
@@ -950,22 +973,22 @@ class ADayOfTrouble(unittest.TestCase):
                 self.assertTrue(told)
 
     def test_an_incident_whose_numbers_change_every_minute_costs_no_more(self):
-        self.assertLessEqual(len(count_a_day(lambda minute: f"stopped exit-{minute}")), 5)
+        self.assertLessEqual(len(count_a_day(lambda minute: f"stopped exit-{minute}", long_job())), 5)
 
     def test_a_check_that_fails_every_minute_of_a_day_costs_at_most_five_messages(self):
-        told = count_a_day(lambda minute: f"scheduled run: exit {minute % 100 + 1}", {"everySeconds": 60})
-        self.assertLessEqual(len([words for words in told if "exit 127" not in words]), 8, told)
-        told = count_a_day(lambda minute: "scheduled run: timeout" + " killed" * (minute % 7 == 3), {"everySeconds": 60})
-        self.assertLessEqual(len(told), 5, told)
+        job = check_job({"everySeconds": 60})
+        for ending in (lambda minute: f"exit {minute % 99 + 1}", lambda minute: "timeout" + " killed" * (minute % 7 == 3)):
+            told = count_a_day(lambda minute, ending=ending: "scheduled run: " + ending(minute), job)
+            self.assertLessEqual(len(told), 5, told)
 
     def test_a_stopped_job_that_waits_for_its_next_attempt_is_silent(self):
-        told = count_a_day(lambda minute: "stopped", {"autoResume": True})
+        told = count_a_day(lambda minute: "stopped", long_job({"autoResume": True}))
         self.assertEqual(told.count("AUTORUN"), 5)
         self.assertEqual(told.count("ALERT stopped worse"), 1)
         self.assertLessEqual(len(told), 2 * 5 + 1 + 3)
 
     def test_a_job_that_flips_all_day_is_told_as_flapping_once_and_once_when_it_settles(self):
-        stage, phrases, counts = Stage({**QUIET_NEVER, "reportWhileRunning": False}, {}), [], []
+        stage, phrases, counts = Stage(long_job()), [], []
         for minute in range(600):
             flips = minute < 360
             stage.play(f"{minute // 60:02}:{minute % 60:02}  " + ("unknown" if flips and minute % 2 else f"running k{minute}"))
@@ -1012,7 +1035,7 @@ class WhatResumesAJob(unittest.TestCase):
                 self.assertEqual(any(isinstance(effect, ops.Resume) for effect in decision.effects), reason == "resume.now")
 
     def test_an_attempt_is_counted_and_saved_before_anything_is_started(self):
-        stage = Stage({"autoResume": True}, {})
+        stage = Stage(long_job({"autoResume": True}))
         now = stage.now
         begun = ops.begin_attempt(stage.job, ops.Observation(now, ops.STOPPED), ops.Memory(key="k7"), now, "marker")
         self.assertEqual((begun.memory.attempts, begun.memory.attempt_at, begun.memory.attempt_key), (1, now.at, "k7"))
@@ -1023,7 +1046,7 @@ class WhatResumesAJob(unittest.TestCase):
         self.assertFalse(ops.is_acting(begun.memory, later), "an intention without a result must not block for ever")
 
     def test_the_attempt_and_its_limit_are_said(self):
-        stage = Stage({"autoResume": True, "autoResumeMaxAttempts": 3}, {})
+        stage = Stage(long_job({"autoResume": True, "autoResumeMaxAttempts": 3}))
         begun = ops.begin_attempt(stage.job, ops.Observation(stage.now, ops.STOPPED, stop_reason="exit 3"), ops.Memory(attempts=1), stage.now, "m")
         self.assertEqual(begun.effects[0].phrase.facts, {"attempt": 2, "most": 3, "reason": "exit 3"})
 
@@ -1032,7 +1055,7 @@ class SlotsOfChecks(unittest.TestCase):
     def test_no_slot_of_any_period_runs_twice_or_is_left_out(self):
         for every in (0.25, 1, 7, 60, 99.9, 100.0004, 333.3333, 3600, 86400, 1000000.123456):
             with self.subTest(every=every):
-                job = ops.make_job({**CHECK, "policy": {"everySeconds": every}}, {}, 0)
+                job = check_job({"everySeconds": every})
                 memory, runs, anchor = ops.Memory(), 0, DAY_ZERO + 0.123
                 for step in range(400):
                     now = ops.Instant(anchor + step * every / 4 + 0.002 * (step > 0), step * every / 4)
@@ -1043,7 +1066,7 @@ class SlotsOfChecks(unittest.TestCase):
                 self.assertIn(runs, (99, 100, 101) if every < 1 else (100,))
 
     def test_the_slot_is_taken_before_the_run_begins(self):
-        job = ops.make_job({**CHECK, "policy": {"everySeconds": 60, "runTimeoutSeconds": 20}}, {}, 0)
+        job = check_job({"everySeconds": 60, "runTimeoutSeconds": 20})
         now = ops.Instant(DAY_ZERO)
         taken = ops.take_slot(job, ops.Memory(), now, "marker")
         self.assertEqual((taken.action, taken.action_id, taken.slot_at, taken.anchor_at), ("run", "marker", DAY_ZERO, DAY_ZERO))
@@ -1055,10 +1078,8 @@ class EveryWordHasItsRow(unittest.TestCase):
     """Whatever judgement can say, silence included, is a row of MESSAGES."""
 
     def test_every_reason_and_every_phrase_that_came_up_is_a_row(self):
-        for _, policy, *rest in STORIES:
-            if "after" in policy:
-                policy, rest = {}, [rest[0], policy]
-            list(play_story(policy, *rest))
+        for story in STORIES:
+            list(play_story(story))
         self.wander(1500)
         for name, keys in SEEN.items():
             self.assertGreater(len(keys), 8)
@@ -1075,7 +1096,7 @@ class EveryWordHasItsRow(unittest.TestCase):
                     "alertAfter": rng.choice([1, 2]), "reportWhileRunning": rng.random() < 0.5, "alertRepeatSeconds": rng.choice([0, 900]),
                     "autoResumeMaxAttempts": rng.choice([1, 3]),
                 }  # fmt: skip
-                stage = Stage(policy, rng.choice([{}, STOPPABLE, FOLLOWED]))
+                stage = Stage(long_job(policy, **rng.choice([{}, STOPPABLE, FOLLOWED])))
                 clock = rng.randrange(1440)
             clock = (clock + rng.choice([1, 1, 5, 60])) % 1440
             act = rng.choice(["running k1", "running k2 alert", "running", "running k1 waiting", "stopped", "stopped x", "unknown", "completed",
@@ -1096,7 +1117,7 @@ class EveryWordHasItsRow(unittest.TestCase):
         self.assertEqual(missing, [])
 
     def test_every_look_gives_a_reason_for_its_report_and_its_resume(self):
-        job = ops.make_job({**LONG, "policy": {}}, {}, 0)
+        job = long_job()
         now = ops.Instant(DAY_ZERO, 5.0, "b")
         for state in (ops.RUNNING, ops.COMPLETED, ops.STOPPED, ops.IDLE, ops.UNKNOWN):
             decision = ops.decide_long(job, ops.Observation(now, state), ops.Memory(), now)
@@ -1104,18 +1125,14 @@ class EveryWordHasItsRow(unittest.TestCase):
             self.assertIn(decision.memory.reason, ops.MESSAGES)
 
     def test_every_notification_names_facts_that_its_sentence_has_holes_for(self):
-        for sentence, policy, *rest in STORIES:
-            if "after" in policy:
-                policy, rest = {}, [rest[0], policy]
-            stage = Stage({"everySeconds": 0, **policy} if "run" in rest[0] and "running" not in rest[0] else policy, (rest[1:] or [{}])[0])
-            for line in filter(None, map(str.strip, rest[0].splitlines())):
-                if "is it due" in line or "run:" in line or "hand:" in line or "run begins" in line:
-                    break
+        for story in STORIES:
+            stage = Stage(story.job)
+            for line in story.lines:
                 stage.play(line.partition("->")[0])
                 for effect in stage.effects:
                     if isinstance(effect, ops.Notify):
                         holes = set(re.findall(r"\{(\w+)\}", ops.MESSAGES[effect.phrase.key][0]))
-                        self.assertLessEqual(holes, set(effect.phrase.facts), sentence)
+                        self.assertLessEqual(holes, set(effect.phrase.facts), story.sentence)
 
 
 def literals(node):
