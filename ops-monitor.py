@@ -215,6 +215,8 @@ class Gate(NamedTuple):
     run_code: int = 0
     verify: str = ""  # pending, passed or failed
     verify_left: list = []  # verification jobs that have not passed yet
+    verify_items: dict = {}  # label -> salted hash of what the verifications were and are to be; only those verify
+    verify_salt: str = ""
     verify_for: float = 0.0  # seconds after the run's end within which they must
 
 
@@ -715,7 +717,7 @@ MESSAGES = {
     "status.outbox": ("undelivered messages: {count}; last error: {error}", "未送达消息：{count}；最近的错误：{error}"),
     "status.tick": ("last tick: {time}", "上次 tick：{time}"),
     "status.no_tick": ("last tick: never; the scheduler does not call `tick` yet", "上次 tick：从未；调度器还没有调用 tick"),
-    "explain.state": ("state: {state}, since {time}", "状态：{state}，始于 {time}"),
+    "explain.state": ("state: {state}", "状态：{state}"),
     "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；清醒且无进展：{stalled}，上限 {limit}"),
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
@@ -4034,7 +4036,7 @@ def supervise(spec: dict) -> None:
     defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
     pid = 0
     try:
-        pid = os.posix_spawn(spec["program"], spec["argv"], os.environ, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
+        pid = os.posix_spawn(spec["program"], spec["argv"], {**os.environ, **spec["env"]}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
         os.set_inheritable(lock, False)
         who = f',"pid":{pid},"processStart":"{started(pid)}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
         record(who)
@@ -4057,13 +4059,13 @@ def supervise(spec: dict) -> None:
     os._exit(0)
 
 
-def supervisor_command(spec: dict, cwd: str, env: dict, timeout: float, marker: str) -> Command:
+def supervisor_command(spec: dict, cwd: str, env: dict, timeout: float) -> Command:
     """The command that launches a managed job and returns once it runs."""
     import marshal
 
     program = "import marshal,sys;c,s=marshal.loads(sys.stdin.buffer.read());type(lambda:0)(c,{'__builtins__':__builtins__})(s)"
     argv = [sys.executable or "python3", "-I", "-S", "-c", program, "ops-monitor-supervisor", spec["job_id"]]
-    return Command(argv, cwd, env, timeout, marker=marker, stdin=marshal.dumps((supervise.__code__, spec)))
+    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((supervise.__code__, spec)))
 
 
 class Run(NamedTuple):
@@ -4088,9 +4090,11 @@ def read_run(directory: str) -> Optional[Run]:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from None
-    if not isinstance(raw, dict) or type(raw.get("pid")) is not int:
+    values = {name: raw[camel(name)] for name in Run._fields if camel(name) in raw} if isinstance(raw, dict) else {}
+    wanted = {name: int if default is None else type(default) for name, default in Run._field_defaults.items()}
+    if "pid" not in values or any(type(value) is not wanted[name] for name, value in values.items()):
         raise ValueError("not a run record")
-    return Run(**{name: raw[camel(name)] for name in Run._fields if camel(name) in raw})
+    return Run(**values)
 
 
 def is_alive(run: Run, boot: str) -> bool:
@@ -4582,11 +4586,12 @@ def start_command(site: Site, job: Any, marker: str, is_fresh: bool) -> Command:
         "argv": argv,
         "directory": directory,
         "job_id": job.id,
+        "env": {RUN_MARK: marker},  # of the job alone: what ends its processes must not end the supervisor
         "head": json.dumps(head)[:-1],
         "log_limit": LOG_LIMIT,
         "log_kept": LOG_KEPT,
     }
-    return supervisor_command(spec, cwd, env, job.policy.start_timeout_seconds, marker)
+    return supervisor_command(spec, cwd, env, job.policy.start_timeout_seconds)
 
 
 def last_attempt(directory: str) -> int:
@@ -4643,9 +4648,10 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
     return not is_alive(run, boot)
 
 
-# ---- one-shot reads
+# ---- plans: everything that decides what a write will do, as it is at one moment
 
 
+HASHED_UP_TO = 256 << 20  # bytes of a file that are bound by content; larger ones by inode, size and mtime
 FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"  # of writes and verifications
 
 
@@ -4653,6 +4659,93 @@ def fixed_environment(site: Site, job: Any) -> dict:
     """The environment of writes and verifications, whoever calls: nothing of the caller's bends them."""
     user = user_name(os.geteuid())
     return {"PATH": FIXED_PATH, "HOME": home_directory({}), "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", **job.env}
+
+
+def salted(salt: str, text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+class Plan(NamedTuple):
+    """Everything that decides what a write will do."""
+
+    items: dict  # label -> what is bound under it, as text
+    loose: tuple  # labels of what is named but not bound by content
+    problem: str = ""  # something exists and cannot be read: no approval
+
+    @property
+    def digest(self) -> str:
+        import hashlib
+
+        return hashlib.sha256(json.dumps(self.items, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_item(path: str) -> str:
+    """What binds a file: its content, or what stands for it.  Raises OSError if it cannot be read."""
+    import hashlib
+
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "absent"
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return "absent"
+        raise
+    if stat.S_ISDIR(found.st_mode):
+        return f"directory {os.path.realpath(path)}, contents not bound"
+    if not stat.S_ISREG(found.st_mode):
+        return f"special file {stat.S_IFMT(found.st_mode):o} {found.st_rdev}, contents not bound"
+    if found.st_size > HASHED_UP_TO:
+        return f"large file inode {found.st_ino} size {found.st_size} mtime {found.st_mtime_ns} {os.path.realpath(path)}"
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            total.update(chunk)
+    return f"sha256 {total.hexdigest()} {os.path.realpath(path)}"
+
+
+def command_items(site: Site, job: Any, prefix: str) -> Iterator[tuple]:
+    """(label, text) of one job's command: argv, program, operands, cwd, declared environment."""
+    argv, cwd = job.commands.run, site.directory(job)
+    yield prefix + "argv", json.dumps(argv, ensure_ascii=False)
+    program = find_executable(argv[0], fixed_environment(site, job)["PATH"], cwd)
+    yield prefix + "program", f"{program} {file_item(program)}"
+    for word in argv[1:]:
+        for operand in {word, word.partition("=")[2]} - {""}:
+            item = file_item(os.path.join(cwd, operand))
+            if item != "absent" or not re.search(r"\s", operand):  # a script's text is in argv already
+                yield f"{prefix}file {operand}", item
+    yield prefix + "cwd", f"{cwd} {file_item(cwd)}"
+    for name, value in sorted(job.env.items()):
+        yield f"{prefix}env {name}", value
+
+
+def make_plan(site: Site, job: Any) -> Plan:
+    """The plan of a write at this moment."""
+    items = {"risk": job.risk, "job": job.id}
+    problem = ""
+    parts: list = [(job, "", "")]
+    for after in verifications(job, site.config.jobs):
+        when = f"when {after.when}, delay {after.delay_seconds:g} s"
+        parts.append((site.config.jobs[after.job_id], f"verification {after.job_id}", when))
+    for part, name, when in parts:
+        items.update({name: when} if name else {})
+        try:
+            items.update(command_items(site, part, name + ": " if name else ""))
+        except OSError as error:
+            problem = problem or f"{error.filename or part.commands.run[0]}: {os_words(error)}"
+    loose = tuple(label for label, text in items.items() if text.endswith("contents not bound") or text.startswith("large file"))
+    return Plan(items, loose, problem)
+
+
+def verification_items(plan: Plan, salt: str) -> dict:
+    """Label -> salted hash of the verifications' part of a plan."""
+    return {label: salted(salt, text) for label, text in plan.items.items() if label.startswith("verification ")}
+
+
+# ---- one-shot reads
 
 
 def run_command(site: Site, job: Any, marker: str) -> Command:
@@ -4782,10 +4875,13 @@ def forget_blocked(state: State, job_id: str) -> None:
 def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
     """What the run of a check means for the writes that it verifies."""
     for job in site.config.jobs.values():
-        if job.kind != WRITE or job.id not in state.raw["gates"] or check.id not in site.verifiers.get(job.id, ()):
+        if check.id not in site.verifiers.get(job.id, ()) or state.gate(job.id).verify not in ("pending", "failed"):
             continue
         before = state.gate(job.id)
-        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention)
+        now = verification_items(make_plan(site, job), before.verify_salt)
+        own = f"verification {check.id}: "
+        same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
+        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
         if gate != before:
             state.keep_gate(job.id, gate)
             if gate.verify == "passed":
@@ -5138,88 +5234,8 @@ def send_due(site: Site) -> Flow:
 # Writes: approved by a person for exactly these bytes, run once, verified by a read-only job.
 # Nothing else in this file runs a write: the tick, the queue, `after` and auto-resume have no way here.
 
-HASHED_UP_TO = 256 << 20  # bytes of a file that are bound by content; larger ones by inode, size and mtime
 CODE_LIFE, CODE_TRIES, CODE_REQUESTS, CODE_ROUNDS = 900.0, 5, 3, 600_000
 VERIFY_SLACK = HOUR  # after delay and timeout, before a verification counts as overdue
-
-
-class Plan(NamedTuple):
-    """Everything that decides what a write will do."""
-
-    items: dict  # label -> what is bound under it, as text
-    loose: tuple  # labels of what is named but not bound by content
-    problem: str = ""  # something exists and cannot be read: no approval
-
-    @property
-    def digest(self) -> str:
-        import hashlib
-
-        return hashlib.sha256(json.dumps(self.items, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def file_item(path: str) -> str:
-    """What binds a file: its content, or what stands for it.  Raises OSError if it cannot be read."""
-    import hashlib
-
-    try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return "absent"
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            return "absent"
-        raise
-    if stat.S_ISDIR(found.st_mode):
-        return f"directory {os.path.realpath(path)}, contents not bound"
-    if not stat.S_ISREG(found.st_mode):
-        return f"special file {stat.S_IFMT(found.st_mode):o} {found.st_rdev}, contents not bound"
-    if found.st_size > HASHED_UP_TO:
-        return f"large file inode {found.st_ino} size {found.st_size} mtime {found.st_mtime_ns} {os.path.realpath(path)}"
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            total.update(chunk)
-    return f"sha256 {total.hexdigest()} {os.path.realpath(path)}"
-
-
-def command_items(site: Site, job: Any, prefix: str) -> Iterator[tuple]:
-    """(label, text) of one job's command: argv, program, operands, cwd, declared environment."""
-    argv, cwd = job.commands.run, site.directory(job)
-    yield prefix + "argv", json.dumps(argv, ensure_ascii=False)
-    program = find_executable(argv[0], fixed_environment(site, job)["PATH"], cwd)
-    yield prefix + "program", f"{program} {file_item(program)}"
-    for word in argv[1:]:
-        for operand in {word, word.partition("=")[2]} - {""}:
-            item = file_item(os.path.join(cwd, operand))
-            if item != "absent" or not re.search(r"\s", operand):  # a script's text is in argv already
-                yield f"{prefix}file {operand}", item
-    yield prefix + "cwd", f"{cwd} {file_item(cwd)}"
-    for name, value in sorted(job.env.items()):
-        yield f"{prefix}env {name}", value
-
-
-def make_plan(site: Site, job: Any) -> Plan:
-    """The plan of a write at this moment."""
-    items = {"risk": job.risk, "job": job.id}
-    problem = ""
-    parts: list = [(job, "", "")]
-    for after in verifications(job, site.config.jobs):
-        when = f"when {after.when}, delay {after.delay_seconds:g} s"
-        parts.append((site.config.jobs[after.job_id], f"verification {after.job_id}", when))
-    for part, name, when in parts:
-        items.update({name: when} if name else {})
-        try:
-            items.update(command_items(site, part, name + ": " if name else ""))
-        except OSError as error:
-            problem = problem or f"{error.filename or part.commands.run[0]}: {os_words(error)}"
-    loose = tuple(label for label, text in items.items() if text.endswith("contents not bound") or text.startswith("large file"))
-    return Plan(items, loose, problem)
-
-
-def salted(salt: str, text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def changed_items(gate: Gate, plan: Plan) -> list:
@@ -5400,6 +5416,8 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan) -> Optional[Reas
     if reason.key != "gate.open":
         state.record("refused", job.id, reason=reason.key, who=who(), digest=plan.digest)
         return reason
+    salt = os.urandom(8).hex()
+    gate = gate._replace(verify_salt=salt, verify_items=verification_items(plan, salt))
     gate = without_approval(gate)._replace(run="begun", run_id=new_id(), run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest)
     state.keep_gate(job.id, gate)
     state.record("write begun", job.id, digest=plan.digest, who=who(), run=gate.run_id)
@@ -5423,6 +5441,8 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome) -> None:
     longest = max([after.delay_seconds + run_timeout(site.config.jobs[after.job_id]) for after in due], default=0.0)
     gate = state.gate(job.id)._replace(run="good" if good else "failed", run_ended_at=state.now, run_code=255 if outcome.code is None else outcome.code)
     needed = bool(due) or good  # a write that nothing can verify stays unverified
+    now = verification_items(make_plan(site, job), gate.verify_salt)  # what the write itself changed is its work, not a change of its check
+    gate = gate._replace(verify_items={label: value for label, value in gate.verify_items.items() if now.get(label) == value})
     gate = gate._replace(verify="pending" if needed else "", verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK)
     state.keep_gate(job.id, gate)
     state.remember(job.id, state.memory(job.id)._replace(ran_at=state.now, ran_code=gate.run_code, left_at=0.0))
@@ -5861,22 +5881,22 @@ def serve_config(site: Site, state: State) -> list:
     return []
 
 
+def is_orphan(site: Site, job_id: str) -> bool:
+    """Whether a managed job runs although the config no longer has it."""
+    if job_id in site.config.jobs or job_id in site.config.broken or not os.path.isdir(site.store.job_dir(job_id)):
+        return False
+    return managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
+
+
 def forget_jobs(site: Site, state: State) -> None:
     """Memory of jobs that left the config goes after 30 days."""
     for job_id in [job_id for job_id in state.jobs if job_id not in site.config.jobs and job_id not in site.config.broken]:
         memory = state.memory(job_id)
         if not memory.left_at:
             state.remember(job_id, memory._replace(left_at=state.now))
-        elif state.now - memory.left_at > FORGET_AFTER:
+        elif state.now - memory.left_at > FORGET_AFTER and not is_orphan(site, job_id):
             del state.jobs[job_id]
             state.raw["gates"].pop(job_id, None)
-
-
-def is_orphan(site: Site, job_id: str) -> bool:
-    """Whether a managed job runs although the config no longer has it."""
-    if job_id in site.config.jobs or job_id in site.config.broken or not os.path.isdir(site.store.job_dir(job_id)):
-        return False
-    return managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
 
 
 def tell_orphans(site: Site, state: State) -> None:
@@ -6565,7 +6585,8 @@ def explain_lines(site: Site, row: Row) -> list:
     job, memory, look = row.job, row.memory, row.look
     clock = site.clock
     lines = [f"{job.name} ({job.id}) · {job.kind} · {job.risk}" + ("" if job.enabled else " · " + site.say("next.disabled"))]
-    lines.append(site.say("explain.state", state=state_word(site, row), time=clock.full_text(memory.state_at) if memory.state_at else "-"))
+    since = " " + site.say("since", time=clock.full_text(memory.state_at)) if memory.state_at and look else ""
+    lines.append(site.say("explain.state", state=state_word(site, row)) + since)
     if look:
         if look.problem:
             lines.append("  " + phrase_text(site.lang, look.problem))
@@ -6823,7 +6844,7 @@ def play(show: Demo) -> None:
     show.show()
     show.scene("Its owner reads what exactly would be run, and approves one run of it. It runs once, and is verified.")
     plan = make_plan(site, prune)
-    print("\n".join("    " + line for line in plan_lines(site, prune, plan)))
+    print("\n".join("    " + line for line in "\n".join(plan_lines(site, prune, plan)).splitlines()))
     site.store.change(lambda state: grant(site, state, prune, plan, clear=False))
     print("    approved", flush=True)
     Driver(site).finish(run_write(site, prune, verify=True))

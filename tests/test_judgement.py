@@ -122,7 +122,7 @@ ROUTINE_STORIES = [
         13:00  running k2        -> routine
         23:30  running k2        -> routine
         """),
-    ("quiet hours follow the local wall minute, whatever summer time does to it", {"quietHours": {"start": "01:00", "end": "02:30"}, "stallSeconds": 0}, """
+    ("quiet hours follow the local wall minute, whatever summer time does", {"quietHours": {"start": "01:00", "end": "02:30"}, "stallSeconds": 0}, """
         00:59  running k1        -> routine
         01:59  running k1        -> -                           because report.quiet_hours
         02:00  local time jumps ahead 1h
@@ -366,6 +366,66 @@ TROUBLE_STORIES = [
         23:31  running k3 alert  -> -
         23:32  running k4 warn   -> -
         """),
+    ("more than six flips in an hour are told as flapping, once, and once when an hour was steady", ONLY_TROUBLE, """
+        12:00  unknown           -> ALERT unknown opened
+        12:01  running k1        -> unknown resolved
+        12:02  unknown           -> ALERT unknown opened
+        12:03  running k1        -> unknown resolved
+        12:04  unknown           -> ALERT unknown opened
+        12:05  running k1        -> unknown resolved
+        12:06  unknown           -> WARN flapping opened        because unknown: incident.flapping
+        12:07  running k1        -> -
+        12:08  unknown           -> -                           because unknown: incident.flapping
+        12:20  running k2        -> -
+        13:19  running k3        -> -
+        13:20  running k4        -> flapping resolved
+        13:21  unknown           -> ALERT unknown opened
+        """),
+    ("what is wrong when a job settles is told then", ONLY_TROUBLE, """
+        12:00  stopped           -> ALERT stopped opened
+        12:01  running k1        -> stopped resolved
+        12:02  stopped           -> ALERT stopped opened
+        12:03  running k1        -> stopped resolved
+        12:04  stopped           -> ALERT stopped opened
+        12:05  running k1        -> stopped resolved
+        12:06  stopped           -> WARN flapping opened
+        13:05  stopped           -> -
+        13:06  stopped           -> flapping resolved
+        13:07  stopped           -> ALERT stopped opened
+        """),
+    ("what gets worse while a job flaps is told when it has settled", {**ONLY_TROUBLE, "alertRepeatSeconds": 0}, """
+        12:00  running k1 warn   -> WARN level opened
+        12:01  unknown           -> ALERT unknown opened
+        12:02  running k2 warn   -> unknown resolved
+        12:03  unknown           -> ALERT unknown opened
+        12:04  running k3 warn   -> unknown resolved
+        12:05  unknown           -> ALERT unknown opened
+        12:06  running k4 warn   -> WARN flapping opened
+        12:07  running k4 alert  -> -                           because level: incident.flapping
+        13:05  running k5 alert  -> -
+        13:06  running k6 alert  -> flapping resolved
+        13:07  running k7 alert  -> ALERT level worse
+        """),
+    ("warnings that come and go at night are no flapping", ONLY_TROUBLE, """
+        23:00  running k1 warn   -> -
+        23:01  running k1        -> -
+        23:02  running k1 warn   -> -
+        23:03  running k1        -> -
+        23:04  running k1 warn   -> -
+        23:05  running k1        -> -
+        23:06  running k1 warn   -> -                           because level: incident.quiet_hours
+        23:07  running k1        -> -                           because level: incident.came_and_went
+        """),
+    ("six flips in an hour are told one by one, for ever", ONLY_TROUBLE, """
+        12:00  unknown           -> ALERT unknown opened
+        12:01  running k1        -> unknown resolved
+        12:30  unknown           -> ALERT unknown opened
+        12:31  running k2        -> unknown resolved
+        12:50  unknown           -> ALERT unknown opened
+        12:51  running k3        -> unknown resolved
+        13:02  unknown           -> ALERT unknown opened
+        13:03  running k4        -> unknown resolved
+        """),
     ("only a running job has a level", ONLY_TROUBLE, """
         12:00  running k1 alert  -> ALERT level opened
         12:01  unknown           -> ALERT unknown opened        because level: incident.open
@@ -492,7 +552,7 @@ RESUME_STORIES = [
         02:02  a person starts it
         02:03  stopped           -> resume, AUTORUN
         """),
-    ("waits grow to 6 h and no further; autoResumeMaxAttempts 0 never gives up", {**RESUMES, "autoResumeBackoffSeconds": 7200, "autoResumeMaxAttempts": 0}, """
+    ("waits grow to 6 h; autoResumeMaxAttempts 0 never gives up", {**RESUMES, "autoResumeBackoffSeconds": 7200, "autoResumeMaxAttempts": 0}, """
         00:00  stopped           -> resume, AUTORUN
         01:59  stopped           -> -
         02:00  stopped           -> resume, AUTORUN
@@ -1019,7 +1079,7 @@ RESUME_TABLE = [
     ("at its end it is", {}, {"attempts": 1, "attempt_at": DAY_ZERO - 900}, {}, {}, "resume.now"),
     ("not inside the doubled one", {}, {"attempts": 2, "attempt_at": DAY_ZERO - 1799}, {}, {}, "resume.backoff"),
     ("at its end it is as well", {}, {"attempts": 2, "attempt_at": DAY_ZERO - 1800}, {}, {}, "resume.now"),
-    ("after 6 h it is, however many attempts there were", {}, {"attempts": 90, "attempt_at": DAY_ZERO - 21600}, {"autoResumeMaxAttempts": 99}, {}, "resume.now"),
+    ("after 6 h it always is", {}, {"attempts": 90, "attempt_at": DAY_ZERO - 21600}, {"autoResumeMaxAttempts": 99}, {}, "resume.now"),
 ]
 
 
