@@ -160,7 +160,6 @@ class Memory(NamedTuple):
     key: str = ""  # latest progress key
     key_at: float = 0.0  # when it was first seen
     stalled_for: float = 0.0  # awake seconds between running looks with this key
-    progress: dict = {}  # latest progress, small scalars only
     reported_at: float = 0.0  # last routine report
     reported_key: str = ""  # progress key in it
     reported_progress: dict = {}  # progress in it, for the difference
@@ -379,7 +378,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def masked_digits(text: str) -> str:
     """`text` as an identity: other numbers do not make it a different text."""
-    return re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)[:160]  # `1h 5m` is one number
+    return re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)[:100]  # `1h 5m` is one number
 
 
 def shell_word(text: str) -> str:
@@ -1892,7 +1891,8 @@ STATE_VERSION = 2
 FORGET_AFTER = 30 * DAY  # memory of a job that left the config
 OUTBOX_LIMIT = 500
 DONE_KEPT = DAY  # finished queue entries stay this long, for those who look
-PROGRESS_ITEMS, PROGRESS_TEXT = 12, 60  # of a progress object that memory keeps
+PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
+FACT_TEXT = 160  # letters of a fact that an incident keeps
 
 KEYS: dict = {kind: {camel(name): name for name in kind._fields} for kind in (Memory, Incident, Gate)}
 
@@ -1909,7 +1909,7 @@ def thaw(kind: Any, raw: Any, now: float) -> Any:
         wanted = type(getattr(blank, name))
         if wanted is float and type(value) is int:
             value = float(value) if abs(value) < 1e15 else None
-        if type(value) is wanted:
+        if type(value) is wanted and (wanted is not float or abs(value) < 1e15):  # NaN fails that too
             values[name] = min(value, now) if name.endswith("_at") else value
     if "incidents" in values:
         values["incidents"] = {
@@ -1927,7 +1927,9 @@ def freeze(value: Any, raw: Optional[dict] = None) -> dict:
         item = getattr(value, name)
         if item != getattr(blank, name):
             if name == "incidents":
-                item = {kind: freeze(incident) for kind, incident in item.items()}
+                old = (raw or {}).get("incidents")
+                kept = {kind: known for kind, known in old.items() if isinstance(known, dict)} if isinstance(old, dict) else {}
+                item = {kind: freeze(incident, kept.get(kind)) for kind, incident in item.items()}
             made[key] = round(item, 3) if type(item) is float else item
     return made
 
@@ -1935,14 +1937,21 @@ def freeze(value: Any, raw: Optional[dict] = None) -> dict:
 def small_progress(progress: dict) -> dict:
     """The scalars of a progress object, few and short, for later differences."""
     kept: dict = {}
+    room = PROGRESS_BYTES
     for key, value in progress.items():
-        if len(kept) == PROGRESS_ITEMS:
+        value = value[:40] if isinstance(value, str) else value
+        if not isinstance(value, (int, float, str)) or isinstance(value, float) and abs(value) == float("inf"):
+            continue
+        room -= len(f"{key}{value}".encode("utf-8", "replace")) + 8
+        if room < 0:
             break
-        if isinstance(value, (int, float)) and abs(value) < float("inf") and len(str(value)) <= PROGRESS_TEXT:
-            kept[key[:PROGRESS_TEXT]] = value
-        elif isinstance(value, str):
-            kept[key[:PROGRESS_TEXT]] = value[:PROGRESS_TEXT]
+        kept[key] = value
     return kept
+
+
+def small_facts(facts: dict) -> dict:
+    """The facts of an incident as memory keeps them, for `status`."""
+    return {key: clip(value, FACT_TEXT) if isinstance(value, str) else value for key, value in facts.items()}
 
 
 class State:
@@ -1960,6 +1969,8 @@ class State:
         for key, kind in (("jobs", dict), ("gates", dict), ("queue", list), ("outbox", list), ("receiver", dict), ("self", dict)):
             if not isinstance(raw.get(key), kind):
                 raw[key] = kind()
+        if self.own_memory().looked_at < (raw["self"].get("lookedAt") if is_number(raw["self"].get("lookedAt")) else 0.0):
+            self._set_back()
         raw["queue"] = [entry for entry in map(self._mended, raw["queue"]) if entry is not None]
         raw["outbox"] = [entry for entry in map(self._mended, raw["outbox"]) if entry and isinstance(entry.get("text"), str)]
         for entry in raw["outbox"]:
@@ -2005,6 +2016,15 @@ class State:
         """Note one line for the history file."""
         self.history.append({"at": round(self.now, 3), "event": event, **({"job": job_id} if job_id else {}), **facts})
 
+    def _set_back(self) -> None:
+        """The clock was set back since the last tick: what is dated in the future happened now, from now on."""
+        for job_id in list(self.jobs):
+            self.remember(job_id, self.memory(job_id))
+        for job_id in list(self.raw["gates"]):
+            self.keep_gate(job_id, self.gate(job_id))
+        self.remember_own(self.own_memory())
+        self.raw.pop("recoveredAt", None)
+
     def _mended(self, entry: Any) -> Optional[dict]:
         """A queue or outbox entry with times that the clock allows; None if it is none."""
         if not isinstance(entry, dict):
@@ -2014,6 +2034,12 @@ class State:
         if created > self.now:  # the clock was set back: keep the wait, not the date
             not_before = self.now + max(0.0, not_before - created)
             created = self.now
+        wait: Any = entry.get("wait")
+        if is_number(wait) and wait >= 0:
+            not_before = min(not_before, self.now + wait)
+        done: Any = entry.get("doneAt")
+        if is_number(done) and done > self.now:
+            entry["doneAt"] = self.now
         if entry.get("createdAt") != created:
             entry["createdAt"] = created or self.now
         if entry.get("notBefore") != not_before:
@@ -2233,7 +2259,7 @@ def progress_key(key: Any, progress: Any, redact: Redactor) -> str:
         text = json.dumps(progress, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     else:
         return ""
-    if len(text) <= 120 and redact.tidy(text) == text:
+    if len(text.encode("utf-8", "replace")) <= 100 and redact.tidy(text) == text:
         return text
     import hashlib  # rare: only for such keys
 
@@ -2293,7 +2319,6 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
         pid=look.pid,
         run=look.run or memory.run,
         key=look.key or memory.key,
-        progress=small_progress(look.progress) or memory.progress,
     )
 
 
@@ -2393,7 +2418,7 @@ def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now:
             return Step(None, "", Reason("incident.came_and_went"))
         return Step(None, "resolved", Reason("incident.resolved"))
     incident = incident or Incident(since_at=now.at)
-    incident = incident._replace(looks=min(incident.looks + 1, 1000), rank=finding.rank, key=finding.phrase.key, facts=finding.phrase.facts)
+    incident = incident._replace(looks=min(incident.looks + 1, 1000), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts))
     if not incident.opened_at and incident.looks < policy.alert_after:
         return Step(incident, "", Reason("incident.not_yet", facts={"looks": incident.looks, "needed": policy.alert_after}))
     incident = incident._replace(opened_at=incident.opened_at or now.at)
@@ -2448,8 +2473,9 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
     for kind, finding in findings.items():
         before = incidents.pop(kind, None)
         step = judge_incident(before, finding, policy, now, hold)
-        if bool(before and before.opened_at) != bool(step.incident and step.incident.opened_at):
-            flips.append(now.at)
+        turned = bool(before and before.opened_at) != bool(step.incident and step.incident.opened_at)
+        if turned and step.reason.key not in ("incident.quiet_hours", "incident.came_and_went"):
+            flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
         if memory.flapping_at or len(flips) > FLIPS_AN_HOUR:
             step = untold(step, before)
         if step.incident:
@@ -2468,10 +2494,9 @@ def untold(step: Step, before: Optional[Incident]) -> Step:
     """The same step of a flapping job: it happens, and nothing is said of it."""
     if not step.telling:
         return step
-    incident = step.incident
-    if incident is not None:
-        incident = incident._replace(told_at=before.told_at if before else 0.0, texts=before.texts if before else 0)
-    return Step(incident, "", Reason("incident.flapping"))
+    was = before or Incident()
+    told_before = {name: getattr(was, name) for name in ("told_at", "told_rank", "told_text", "texts", "reminders", "acked_at")}
+    return Step(step.incident and step.incident._replace(**told_before), "", Reason("incident.flapping"))
 
 
 def judge_flapping(decision: Decision, now: Instant) -> Decision:
@@ -3494,7 +3519,8 @@ class Attention:
         cut = data.rfind(b"\n") + 1
         if len(data) - cut > self.LINE_KEPT:  # a line without end: look at what is there
             cut = len(data) - self.reach
-        if len(self.lines) < self.LINES and any(needle in data for needle in self.needles):
+        # Its single bytes first: looking for them costs a tenth, and most text lacks one.
+        if len(self.lines) < self.LINES and any(all(map(data.__contains__, needle)) and needle in data for needle in self.needles):
             self._collect(data, cut)
         self.rest = data[max(0, cut - 1) :]
         self.looked = self.looked or cut > 0
@@ -5154,6 +5180,7 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent, receiver
         if entry in carried:
             entry["tries"] = tries + 1
             entry["error"] = sent.detail
+            entry["wait"] = retry_wait(sent, int(tries))
             entry.update({"maybeSent": True} if sent.result == "unknown" else {})
         entry["notBefore"] = max(entry["notBefore"], state.now + retry_wait(sent, int(tries)))
         if strict:
@@ -5890,9 +5917,14 @@ def is_orphan(site: Site, job_id: str) -> bool:
 
 def forget_jobs(site: Site, state: State) -> None:
     """Memory of jobs that left the config goes after 30 days."""
-    for job_id in [job_id for job_id in state.jobs if job_id not in site.config.jobs and job_id not in site.config.broken]:
+    for job_id in list(state.jobs):
+        is_here = job_id in site.config.jobs or job_id in site.config.broken
+        if is_here and not (isinstance(state.jobs[job_id], dict) and "leftAt" in state.jobs[job_id]):
+            continue
         memory = state.memory(job_id)
-        if not memory.left_at:
+        if is_here:
+            state.remember(job_id, memory._replace(left_at=0.0))
+        elif not memory.left_at:
             state.remember(job_id, memory._replace(left_at=state.now))
         elif state.now - memory.left_at > FORGET_AFTER and not is_orphan(site, job_id):
             del state.jobs[job_id]

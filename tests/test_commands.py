@@ -114,7 +114,7 @@ class TestExitCodes(Commands):
             (["logs", "raeder"], "did you mean 'reader'?"),
             (["enqueue", "dsik"], "did you mean 'disk'?"),
             (["run", "no such\nthing"], "no such"),
-            (["run"], "job"),
+            (["run"], "JOB"),
             (["run", "reader"], "start reader"),
             (["start", "disk"], "run disk"),
             (["stop", "disk"], "one_shot_read"),
@@ -262,8 +262,14 @@ class TestTheConfigFile(Commands):
         home.put(home.config_path, json.dumps(home.config, indent=1))
         result = home.call("validate-config")
         self.assertEqual((result.code, result.out), (2, ""))
-        self.assertRegex(result.err, rf"{re.escape(home.config_path)}:\d+:\d+: error: jobs\[0\]\.policy\.stallSeconds: expected .*, found text 'long'")
-        for words in ("warning: jobs[0].policy.stalSeconds: unknown key; did you mean 'stallSeconds'?", "no directory /no/such/place", "/no/such/program"):
+        self.assertRegex(
+            result.err, rf"{re.escape(home.config_path)}:\d+:\d+: error: jobs\[0\]\.policy\.stallSeconds: expected .*, found text 'long'"
+        )
+        for words in (
+            "warning: jobs[0].policy.stalSeconds: unknown key; did you mean 'stallSeconds'?",
+            "no directory /no/such/place",
+            "/no/such/program",
+        ):
             self.assertIn(words, result.err)
         del home.config["jobs"][0]["policy"]
         home.configure()
@@ -323,8 +329,8 @@ class TestTheStateFile(Commands):
                     before = home.read(home.state_path)
 
                     def no_space(step=step, number=number):
-                        def reach(name):
-                            if name == step:
+                        def reach(reached):
+                            if reached == step:
                                 raise OSError(number, os.strerror(number))
 
                         ops.reach = reach
@@ -346,7 +352,15 @@ class TestTheStateFile(Commands):
 
     def test_looking_writes_nothing(self):
         home = everything(self)
-        for argv in (["status"], ["status", "--json"], ["explain", "reader"], ["validate-config"], ["tick", "--dry-run"], ["run", "disk", "--dry-run"], ["schema"]):
+        for argv in (
+            ["status"],
+            ["status", "--json"],
+            ["explain", "reader"],
+            ["validate-config"],
+            ["tick", "--dry-run"],
+            ["run", "disk", "--dry-run"],
+            ["schema"],
+        ):
             home.call(*argv)
         self.assertFalse(os.path.exists(home.path("net", "state")))
 
@@ -511,7 +525,8 @@ class TestLooking(Commands):
         reader = whole["jobs"][0]
         expected = {
             "id": "reader", "name": "reader", "kind": "long_running_read", "risk": "read_only", "enabled": True, "managed": False, "state": "running",
-            "running": True, "completed": False, "held": False, "pid": 4321, "progress": {"done": 3, "total": 4}, "progressKey": "3", "message": "page three",
+            "running": True, "completed": False, "held": False, "pid": 4321,
+            "progress": {"done": 3, "total": 4}, "progressKey": "3", "message": "page three",
         }  # fmt: skip
         self.assertEqual({key: reader[key] for key in expected}, expected)
         for key in ("version", "at", "configFile", "stateFile", "lastTickAt", "queue", "outbox", "orphans", "broken"):
@@ -578,6 +593,10 @@ class TestTheProcess(Commands):
 
     def test_tick_under_the_poorest_environment_prints_utf8(self):
         home = self.quiet_home()
+        for job in home.config["jobs"]:
+            job["cwd"] = home.root
+        home.config["delivery"] = {"via": "command", "command": sh(f"cat >> {home.root}/told")}
+        home.configure()
         files = ["--config-file", home.config_path, "--state-file", home.state_path]
         home.env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
         result = home.real_call("tick", "--print-only", *files)
@@ -590,28 +609,40 @@ class TestTheProcess(Commands):
         home = self.quiet_home()
         home.config["jobs"][0]["commands"]["status"] = sh("cat reader.status; cat >> stdin-was; echo some noise >&2")
         home.configure()
-        script = f'"$1" "$2" tick <&- >&- 2>&-; echo "exit $?"; "$1" "$2" tick --print-only <&-; "$1" "$2" status >&-; "$1" "$2" run disk <&- 2>&-'
-        done = subprocess.run(["/bin/sh", "-c", script, "sh", sys.executable, str(SCRIPT)], env=home.env, cwd=home.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        script = '"$1" "$2" tick <&- >&- 2>&-; echo "exit $?"; "$1" "$2" tick --print-only <&-; "$1" "$2" status >&-; "$1" "$2" run disk <&- 2>&-'
+        done = subprocess.run(
+            ["/bin/sh", "-c", script, "sh", sys.executable, str(SCRIPT)], env=home.env, cwd=home.root, capture_output=True, check=False
+        )
         self.assertEqual((done.stdout.decode(), done.stderr.decode(), done.returncode), ("exit 0\nfine\n", "", 0))
         self.assertEqual(home.memory("reader")["state"], "running")
         self.assertEqual(len(home.told), 1)
 
     def test_a_closed_pipe_is_silent(self):
         home = everything(self)
-        for argv, closed in ((["schema"], "stdout"), (["status"], "stdout"), (["-h"], "stdout"), (["stauts"], "stderr"), (["run", "broken"], "stderr")):
+        for argv, closed in (
+            (["schema"], "stdout"),
+            (["status"], "stdout"),
+            (["-h"], "stdout"),
+            (["stauts"], "stderr"),
+            (["run", "broken"], "stderr"),
+        ):
             with self.subTest(argv):
                 reading, writing = os.pipe()
                 os.close(reading)
                 process = home.real(*argv, **{closed: writing})
                 os.close(writing)
-                out, err = process.communicate(timeout=30)
+                _out, err = process.communicate(timeout=30)
                 self.assertEqual(err or b"", b"")
                 self.assertIn(process.returncode, {"schema": (0,), "status": (0,), "-h": (0,), "stauts": (2,), "run": (1,)}[argv[0]])
 
     def test_a_signal_ends_short_commands_first_and_leaves_the_state_whole(self):
         slow = "echo x >> begun; trap 'echo x >> ended; exit 1' TERM; sleep 60 & wait"
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-            for argv, job in ((["run", "c"], check("c", slow)), (["tick"], check("c", slow, everySeconds=60)), (["status"], long_job("c", status=slow))):
+            for argv, job in (
+                (["run", "c"], check("c", slow)),
+                (["tick"], check("c", slow, everySeconds=60)),
+                (["status"], long_job("c", status=slow)),
+            ):
                 with self.subTest(signal=number, argv=argv):
                     home = Installation(self, job)
                     begun = home.begin(*argv)
@@ -644,7 +675,12 @@ class TestTheProcess(Commands):
         for name in ("queue", "json", "select", "typing", "difflib", "tempfile", "argparse"):
             home.put(f"elsewhere/{name}.py", "raise SystemExit('a neighbour was imported')\n")
         copy = os.path.join(place, "ops-monitor.py")
-        for argv, words in ((["selftest"], "selftest: OK"), (["tick", "--print-only"], "reader"), (["status"], "running"), (["validate-config"], "OK: ")):
+        for argv, words in (
+            (["selftest"], "selftest: OK"),
+            (["tick", "--print-only"], "reader"),
+            (["status"], "running"),
+            (["validate-config"], "OK: "),
+        ):
             with self.subTest(argv):
                 result = home.real_call(*argv, script=copy)
                 self.assertEqual((result.code, result.err), (0, ""))
@@ -661,7 +697,7 @@ class TestTheProcess(Commands):
             with self.subTest(job), open(home.path("callers.lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 process = home.real("start", job, pass_fds=(lock.fileno(),))
-                out, err = process.communicate(timeout=30)
+                _out, err = process.communicate(timeout=30)
                 self.assertEqual(process.returncode, 0, err)
                 lock.close()
                 with open(home.path("callers.lock"), "w") as again:
@@ -670,13 +706,13 @@ class TestTheProcess(Commands):
 
     def test_importing_it_does_nothing(self):
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.dont_write_bytecode = True; __import__('ops-monitor')"
-        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}, check=False)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PATH": "/usr/bin:/bin"}, check=False)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"", b""))
 
     def test_demo_shows_its_scenes_with_real_processes(self):
         with tempfile.TemporaryDirectory() as place:
             env = {"PATH": "/usr/bin:/bin", "HOME": place, "TMPDIR": place, "LC_ALL": "C"}
-            done = subprocess.run([sys.executable, str(SCRIPT), "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=place, timeout=120, check=False)
+            done = subprocess.run([sys.executable, str(SCRIPT), "demo"], capture_output=True, env=env, cwd=place, timeout=120, check=False)
             self.assertEqual((done.returncode, done.stderr.decode()), (0, ""))
             self.assertEqual(os.listdir(place), [], "nothing is left")
         out = done.stdout.decode("utf-8")
@@ -699,7 +735,6 @@ class TestBugs(Commands):
 
     def test_a_bug_is_70_one_line_and_a_crash_file(self):
         home = everything(self)
-        home.env["TMPDIR"] = home.root
         for argv in (["status"], ["tick"], ["schema"]):
             with self.subTest(argv):
                 result = home.call(*argv, bend=self.break_it)

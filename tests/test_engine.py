@@ -64,7 +64,7 @@ class Installation:
         self.config_path = os.path.join(self.root, "net", "config", "ops-jobs.json")
         self.state_path = os.path.join(self.root, "net", "state", "ops-monitor.json")
         os.makedirs(os.path.dirname(self.config_path))
-        self.env = {"HOME": self.root, "OPENCLAW_HOME": self.root, "PATH": "/usr/bin:/bin", "TZ": "UTC", MARK: self.root}
+        self.env = {"HOME": self.root, "OPENCLAW_HOME": self.root, "TMPDIR": self.root, "PATH": "/usr/bin:/bin", "TZ": "UTC", MARK: self.root}
         self.calls = 0
         self.config = {
             "version": 1,
@@ -196,6 +196,7 @@ class Installation:
         os.environ.clear()
         os.environ.update(self.env)
         time.tzset()
+        tempfile.tempdir = None  # the crash file of a bug goes where the rest goes
         os.chdir(self.root)
         os.umask(0o022)
         sys.argv = [str(SCRIPT), *argv]
@@ -493,15 +494,15 @@ class TestTicksAtOnce(unittest.TestCase):
 
 class TestNothingStartsWithoutReason(unittest.TestCase):
     UNKNOWNS = {
-        "fails": "echo '{\"running\": false, \"completed\": false}'; exit 1",
+        "fails": 'echo \'{"running": false, "completed": false}\'; exit 1',
         "dies": "kill -9 $$",
         "says nothing": ":",
         "says no JSON": "echo stopped",
         "says a list": "echo '[]'",
         "lacks a field": "echo '{\"running\": false}'",
-        "says zero for false": "echo '{\"running\": 0, \"completed\": 0}'",
-        "says both": "echo '{\"running\": true, \"completed\": true}'",
-        "takes too long": "echo '{\"running\": false, \"completed\": false}'; sleep 30",
+        "says zero for false": 'echo \'{"running": 0, "completed": 0}\'',
+        "says both": 'echo \'{"running": true, "completed": true}\'',
+        "takes too long": 'echo \'{"running": false, "completed": false}\'; sleep 30',
         "cannot be run": "exec /no/such/program",
     }
 
@@ -624,7 +625,9 @@ class TestTheQueue(unittest.TestCase):
             long_job("reader", "echo x >> starts"),
         )
         home.says("reader", running=True)
-        entries = [{"id": f"q{n}", "jobId": job, "notBefore": 0, "status": "pending", "attempt": 0} for n, job in enumerate(("prune", "reader", "ghost"))]
+        entries = [
+            {"id": f"q{n}", "jobId": job, "notBefore": 0, "status": "pending", "attempt": 0} for n, job in enumerate(("prune", "reader", "ghost"))
+        ]
         home.set_state(queue=entries)
         for _ in range(2):
             home.tick()
@@ -758,9 +761,7 @@ class TestDryRunAndPrintOnly(unittest.TestCase):
         }
 
     def home(self):
-        home = Installation(
-            self, long_job("a", "echo x >> starts", autoResume=True), long_job("b"), check("c", "echo x >> runs", everySeconds=60)
-        )
+        home = Installation(self, long_job("a", "echo x >> starts", autoResume=True), long_job("b"), check("c", "echo x >> runs", everySeconds=60))
         home.says("a", **STOPPED)
         home.says("b", **STOPPED)
         return home

@@ -86,7 +86,7 @@ class TestStarting(Managed):
     def test_a_start_by_a_real_process_group_that_is_killed_leaves_the_job_alone(self):
         home = Installation(self, managed("m", SLEEP))
         process = home.real("start", "m", start_new_session=True)
-        out, err = process.communicate(timeout=30)
+        _out, err = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 0, err)
         ops.end_group(process.pid, signal.SIGKILL)
         self.assertTrue(self.status(home, "m")["running"])
@@ -121,7 +121,11 @@ class TestStarting(Managed):
 
     def test_what_cannot_be_started_is_said_and_leaves_nothing(self):
         home = Installation(self, managed("m", ":"))
-        cases = {"no such": {"commands": {"start": ["/no/such/program"]}}, "directory": {"cwd": "/no/such/place"}, "permission": {"commands": {"start": ["./plain"]}}}
+        cases = {
+            "no such": {"commands": {"start": ["/no/such/program"]}},
+            "directory": {"cwd": "/no/such/place"},
+            "permission": {"commands": {"start": ["./plain"]}},
+        }
         home.put("plain", "#!/bin/sh\n")
         for words, more in cases.items():
             with self.subTest(words):
@@ -186,7 +190,9 @@ class TestEnding(Managed):
                     self.assertIn("last words", section, "with the end of its log")
 
     def test_a_supervisor_killed_alone_leaves_a_running_job(self):
-        home = self.started(managed("m", "echo x >> starts; until test -e finish; do sleep 0.05; done; exit 0", autoResume=True, autoResumeBackoffSeconds=0))
+        home = self.started(
+            managed("m", "echo x >> starts; until test -e finish; do sleep 0.05; done; exit 0", autoResume=True, autoResumeBackoffSeconds=0)
+        )
         self.wait_for("the job's first line", lambda: home.lines("starts"))
         os.kill(self.run_record(home, "m")["supervisor"], signal.SIGKILL)
         self.assertEqual(self.status(home, "m")["state"], "running")
@@ -232,7 +238,17 @@ class TestEnding(Managed):
         self.wait_for("the job's first line", lambda: home.lines("starts"))
         path = os.path.join(home.job_dir("m"), "run.json")
         good = home.read(path)
-        for text in ("", "{", "[]", '{"pid": "7"}', '{"pid": true}', "\0" * 40, '{"pid": 7, "exitCode": "0"}', '{"pid": 7, "boot": 5}', '{"pid": 7, "attempt": {}}'):
+        for text in (
+            "",
+            "{",
+            "[]",
+            '{"pid": "7"}',
+            '{"pid": true}',
+            "\0" * 40,
+            '{"pid": 7, "exitCode": "0"}',
+            '{"pid": 7, "boot": 5}',
+            '{"pid": 7, "attempt": {}}',
+        ):
             with self.subTest(text):
                 home.put(path, text)
                 found = self.status(home, "m")
@@ -389,7 +405,8 @@ class TestProgress(Managed):
         told = len(home.told)
         deep = '{"a": ' + "[" * 20000 + "]" * 20000 + "}"
         rows = {
-            "half-written": '{"done": 1', "empty": "", "huge": '{"x": "' + "x" * (1 << 20) + '"}', "garbage": b"\xff\xfe\0\x01", "a list": "[]", "a number": "5",
+            "half-written": '{"done": 1', "empty": "", "huge": '{"x": "' + "x" * (1 << 20) + '"}', "garbage": b"\xff\xfe\0\x01",
+            "a list": "[]", "a number": "5",
             "NaN": '{"a": NaN}', "deep": deep, "text": '"done"',
         }  # fmt: skip
         path = os.path.join(home.job_dir("m"), "progress.json")

@@ -116,8 +116,8 @@ class Installation:
 
 class ARecordBecomesJsonAndComesBack(unittest.TestCase):
     FULL = ops.Memory(
-        looked_at=NOW - 5.25, looked_awake=77.5, boot="b", last_look="running", state="running", state_at=NOW - 60, pid=4711, key="k", key_at=NOW - 50,
-        stalled_for=12.5, progress={"done": 5, "name": "文"}, reported_at=NOW - 30, completed_told=True, attempts=3, action="start", action_at=NOW - 4,
+        looked_at=NOW - 5.25, looked_awake=77.5, boot="b", last_look="running", state="running", state_at=NOW - 60, pid=4711, key="k",
+        key_at=NOW - 50, stalled_for=12.5, reported_progress={"done": 5, "name": "文"}, reported_at=NOW - 30, completed_told=True, attempts=3, action="start", action_at=NOW - 4,
         action_for=70.0, incidents={"stalled": ops.Incident(since_at=NOW - 9, rank=3, key="stalled", facts={"for": "1h"}, texts=2)},
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ class ARecordBecomesJsonAndComesBack(unittest.TestCase):
         self.assertEqual(ops.freeze(ops.thaw(ops.Memory, frozen, NOW)), frozen)
 
     def test_every_field_comes_back(self):
-        samples = {float: 1234.5, int: 7, str: "text", bool: True, dict: {"a": 1}}
+        samples = {float: 1234.5, int: 7, str: "text", bool: True, dict: {"a": 1}, list: [NOW - 5, NOW - 4]}
         for kind in (ops.Memory, ops.Incident):
             for name in kind._fields:
                 if name != "incidents":
@@ -157,8 +157,14 @@ class ARecordBecomesJsonAndComesBack(unittest.TestCase):
 
     def test_a_value_of_the_wrong_type_counts_as_absent_alone(self):
         good = ops.freeze(self.FULL)
-        wrong = {float: ("5", True, None, [], {}, 10**400, float("nan"), float("inf")), int: ("5", True, 1.5, None, []), str: (5, None, [], {}, True),
-                 bool: (1, 0, "true", None), dict: ([], None, "x", 5)}  # fmt: skip
+        wrong = {
+            float: ("5", True, None, [], {}, 10**400, float("nan"), float("inf")),
+            int: ("5", True, 1.5, None, []),
+            str: (5, None, [], {}, True),
+            bool: (1, 0, "true", None),
+            dict: ([], None, "x", 5),
+            list: ({}, None, "x", 5, True),
+        }
         for name in ops.Memory._fields:
             blank = getattr(ops.Memory(), name)
             for value in wrong[type(blank)]:
@@ -222,26 +228,29 @@ class AStateIsReadWhateverItHolds(unittest.TestCase):
 class WrongTypesEverywhere(Installation, unittest.TestCase):
     JUNK = (None, True, -1, 0, 10**30, 1e300, float("nan"), "x", "", [], [1], {}, {"a": 1}, "\ud800", NOW + 1e6, [None, {"text": "t"}])
 
+    COMMANDS = (["tick"], ["tick"], ["tick"], ["status"], ["status", "--json"], ["explain", "long"], ["tick", "--dry-run"])
+
     def rich_state(self):
-        incident = {"sinceAt": NOW - 99, "looks": 1, "openedAt": NOW - 99, "rank": 3, "key": "stopped", "facts": {"reason": "r"}, "toldAt": NOW - 99}
+        at = {"sinceAt": NOW - 99, "openedAt": NOW - 99, "toldAt": NOW - 99}
+        incident = {**at, "looks": 1, "rank": 3, "key": "stopped", "facts": {"reason": "r"}, "toldText": "t", "texts": 1}
         memory = ops.freeze(ARecordBecomesJsonAndComesBack.FULL)
-        entry = {
-            "id": "o",
-            "createdAt": NOW - 5,
-            "notBefore": NOW - 5,
-            "rank": 3,
-            "text": "ALERT said",
-            "about": ["long", "stopped"],
-            "tries": 1,
-            "maybeSent": True,
-        }
+        made = {"createdAt": NOW - 9, "notBefore": NOW - 5}
+        entry = {**made, "id": "o", "rank": 3, "text": "ALERT said", "about": ["long", "stopped"], "tries": 1, "maybeSent": True}
         return {
-            "version": 2, "configFile": str(self.config_file), "recoveredAt": NOW - 500, "moved": {"1": "2"}, "receiver": {"via": "auto", "target": "5"},
+            "version": 2,
+            "configFile": str(self.config_file),
+            "recoveredAt": NOW - 500,
+            "moved": {"1": "2"},
+            "receiver": {"via": "auto", "target": "5"},
             "self": {**memory, "incidents": {"config": incident, "delivery": incident}},
-            "jobs": {"long": {**memory, "incidents": {"stopped": incident, "stalled": incident}}, "disk": {"anchorAt": NOW - 900, "slotAt": NOW - 300}, "old": {"leftAt": NOW - 5}},
-            "queue": [{"id": "q", "jobId": "disk", "notBefore": NOW - 1, "status": "pending", "attempt": 0, "createdAt": NOW - 9, "by": "hand"}],
+            "jobs": {
+                "long": {**memory, "incidents": {"stopped": incident, "stalled": incident}},
+                "disk": {"anchorAt": NOW - 900, "slotAt": NOW - 300},
+                "old": {"leftAt": NOW - 5},
+            },
+            "queue": [{**made, "id": "q", "jobId": "disk", "status": "pending", "attempt": 0, "by": "hand"}],
             "outbox": [entry, {**entry, "id": "p", "refusedBy": "other", "rank": 0}],
-        }  # fmt: skip
+        }
 
     def spoil(self, value, chance):
         """The state with one to three values somewhere in it replaced or taken out."""
@@ -266,17 +275,14 @@ class WrongTypesEverywhere(Installation, unittest.TestCase):
         self.long_job("long", {"progressKey": "k"})
         self.check("disk", policy={"everySeconds": 300})
         self.save_config()
-        for seed in range(120):
+        for seed in range(80):
             chance = random.Random(seed)
             spoiled = self.spoil(self.rich_state(), chance)
             self.save_state(json.dumps(spoiled).encode())
-            code, out, err = self.call(
-                *chance.choice((["tick"], ["tick"], ["tick"], ["status"], ["status", "--json"], ["explain", "long"], ["tick", "--dry-run"]))
-            )
+            code, _, err = self.call(*chance.choice(self.COMMANDS))
             self.assertIn(code, (0, 3), f"seed {seed}: {err}\n{json.dumps(spoiled)}")
             self.assertIsInstance(self.state(), dict)
-            for aside in self.state_file.parent.glob("*.corrupt-*"):
-                self.fail(f"seed {seed}: moved aside: {json.dumps(spoiled)}")
+            self.assertEqual(list(self.state_file.parent.glob("*.corrupt-*")), [], f"seed {seed}: moved aside: {json.dumps(spoiled)}")
 
 
 # ---- the clock set back
@@ -306,7 +312,7 @@ class TheClockIsSetBack(Installation, unittest.TestCase):
         self.long_job("crawl", {"state": "running", "progressKey": "1"})
         self.save_config()
         self.tick()
-        self.call("mute", "crawl", "--for", "2h")
+        self.assertEqual(self.call("mute", "crawl", "--for", "2h")[0], 0)
         self.at -= DAY
         self.show("crawl", "stopped")
         self.assertEqual(self.tick(), "")
@@ -320,15 +326,17 @@ class TheClockIsSetBack(Installation, unittest.TestCase):
         broken = {"via": "command", "command": self.shell("exit 1")}
         self.save_config(delivery=broken)
         self.tick(expected=3)
-        for _ in range(8):
+        for _ in range(6):
             self.pass_time(1801)
             self.tick(expected=3)
         self.save_config()
-        self.at -= 2 * HOUR  # after the message was made, before its last try
-        received = self.tick(expected=3)
-        for _ in range(3):
-            self.pass_time(601)
-            received += self.tick(expected=3 if "crawl" not in received else 0) if "crawl" not in received else ""
+        self.at -= 1.5 * HOUR  # after the message was made, before its last try
+        received = ""
+        for _ in range(4):
+            self.inbox.unlink(missing_ok=True)
+            self.call("tick")
+            received += self.inbox.read_text(encoding="utf-8") if self.inbox.exists() else ""
+            self.pass_time(610)
         self.assertIn("crawl", received, "within its half an hour")
 
     def test_a_message_dated_in_the_future_goes_at_once(self):
@@ -405,7 +413,7 @@ class TheClockIsSetBack(Installation, unittest.TestCase):
         self.at -= 2 * DAY
         self.assertNotIn("ALERT", self.tick())
         self.pass_time(1900)
-        self.assertIn("stall", self.tick().lower())
+        self.assertIn("1h 1m", self.tick())
 
     def test_the_file_is_mended_by_the_next_tick(self):
         ahead = NOW + 3 * DAY
@@ -415,14 +423,11 @@ class TheClockIsSetBack(Installation, unittest.TestCase):
         self.long_job("off", {"progressKey": "1"}, enabled=False)
         self.check("disk", policy={"everySeconds": 1e6})
         self.save_config()
-        self.save_state(
-            {
-                "version": 2, "recoveredAt": ahead, "self": dict(memory),
-                "jobs": {"on": dict(memory), "off": dict(memory), "disk": {"anchorAt": NOW - 5, "slotAt": ahead, "ranAt": ahead}, "gone": {**memory, "leftAt": ahead}},
-                "queue": [{"id": "q", "jobId": "disk", "notBefore": ahead, "createdAt": ahead, "status": "done", "doneAt": ahead}],
-                "outbox": [{"id": "o", "createdAt": ahead, "notBefore": ahead, "rank": 3, "text": "ALERT", "about": []}],
-            }
-        )  # fmt: skip
+        done = {"id": "q", "jobId": "disk", "notBefore": ahead, "createdAt": ahead, "status": "done", "doneAt": ahead}
+        waiting = {"id": "o", "createdAt": ahead, "notBefore": ahead, "rank": 3, "text": "ALERT", "about": []}
+        jobs = {"on": dict(memory), "off": dict(memory), "gone": {**memory, "leftAt": ahead}}
+        jobs["disk"] = {"anchorAt": NOW - 5, "slotAt": ahead, "ranAt": ahead}
+        self.save_state({"version": 2, "recoveredAt": ahead, "self": dict(memory), "jobs": jobs, "queue": [done], "outbox": [waiting]})
         self.tick()
 
         def future(value, path=()):
@@ -451,7 +456,7 @@ class AStateOfVersion1IsTakenOver(Installation, unittest.TestCase):
         self.at, self.awake = NOW, 1000.0
         raw = (DATA / f"v1-state-{form}.json").read_bytes()
         self.state_file.write_bytes(raw)
-        self.long_job("crawl", {"progressKey": "page 412"}, policy={"reportEverySeconds": 1800})
+        self.long_job("crawl", {"progressKey": "page 412"}, policy={"reportEverySeconds": 1800, "stallSeconds": 0})
         self.long_job("counted", {"progress": {"total": 9, "done": 5}}, policy={"reportEverySeconds": 0})
         self.long_job("stuck", {"progressKey": "page 7"}, policy={"stallSeconds": 3600, "reportEverySeconds": 0})
         self.long_job("halted", {"state": "stopped", "stopReason": "disk full", "progressKey": "page 90"})
@@ -707,37 +712,38 @@ class AStateServesOneConfig(Installation, unittest.TestCase):
 
 
 class TheFileStaysSmall(unittest.TestCase):
-    def memory(self, number, message, progress, language="en"):
-        """Memory of a job after an eventful day."""
-        job = next(iter(ops.read_config(json.dumps({"version": 1, "jobs": [{
-            "id": f"job-{number}", "kind": "long_running_read", "risk": "read_only", "enabled": True,
-            "commands": {"start": ["x"], "status": ["x"]}, "policy": {"autoResume": True, "stallSeconds": 600, **NO_QUIET},
-        }]})).jobs.values()))  # fmt: skip
+    POLICY = {"autoResume": True, "stallSeconds": 600, **NO_QUIET}
+
+    def memory(self, number, answers):
+        """Memory of a job that was looked at every minute and answered this."""
+        commands = {"start": ["x"], "status": ["x"]}
+        made = {"id": f"job-{number}", "kind": "long_running_read", "risk": "read_only", "enabled": True, "commands": commands, "policy": self.POLICY}
+        job = ops.read_config(json.dumps({"version": 1, "jobs": [made]})).jobs[made["id"]]
         memory = ops.Memory()
-        for minute in range(0, 240, 5):
+        for minute, answer in enumerate(answers):
             now = ops.Instant(NOW + minute * 60 + 0.123456, 5000.123456 + minute * 60, "c0ffee00-1234-5678-9abc-def012345678", 720)
-            key = f"page {minute // 60}"
-            look = ops.Observation(now, ops.RUNNING, key=key, pid=4711, progress=progress, level="alert" if minute % 10 else "ok", message=message)
-            if minute % 50 == 45:
-                look = ops.Observation(now, ops.UNKNOWN, problem=ops.Phrase("status.empty"), detail=message)
-            memory = ops.decide_long(job, look, memory, now).memory
+            memory = ops.decide_long(job, ops.Observation(now, **answer), memory, now).memory
         return memory
 
-    def size(self, message, progress):
+    def size(self, count, answers):
         state = ops.State({"version": 2}, NOW + DAY)
-        for number in range(200):
-            state.remember(f"job-{number}", self.memory(number, message, progress))
+        for number in range(count):
+            state.remember(f"job-{number}", self.memory(number, answers))
         self.assertTrue(all(raw["incidents"] for raw in state.jobs.values()), "each has an open incident")
-        return len(json.dumps(state.raw, ensure_ascii=False, separators=(",", ":")).encode()) / 200
+        return len(json.dumps(state.raw, ensure_ascii=False, separators=(",", ":")).encode()) / count
 
     def test_two_hundred_typical_jobs_with_incidents_take_less_than_a_kilobyte_each(self):
-        typical = {"done": 123456, "total": 987654, "percent": 12.5, "file": "2024/holiday/IMG_4711.jpg", "errors": 3}
-        self.assertLess(self.size("3 pages could not be read, the last one was /2024/holiday", typical), 1024)
+        progress = {"done": 123456, "total": 987654, "percent": 12.5, "file": "2024/holiday/IMG_4711.jpg", "errors": 3}
+        looks = [{"state": ops.RUNNING, "key": f"page {min(minute, 20)}", "pid": 4711, "progress": progress} for minute in range(40)]
+        self.assertLess(self.size(200, looks), 1024)
 
     def test_the_most_talkative_job_takes_less_than_five(self):
         for letter in ("x", "文", "🛠"):
             progress = {f"{number:02}{letter * 300}": letter * 5000 for number in range(100)}
-            self.assertLess(self.size(letter * 5000, progress), 5 * 1024, letter)
+            loud = {"state": ops.RUNNING, "key": letter * 120, "pid": 4711, "progress": progress, "level": "alert", "message": letter * 5000}
+            lost = {"state": ops.UNKNOWN, "problem": ops.Phrase("status.empty"), "detail": letter * 5000}
+            looks = [loud, {**loud, "level": "ok"}] * 60 + [loud] * 20 + [lost]
+            self.assertLess(self.size(1, looks), 5 * 1024, letter)
 
 
 # ---- the file itself
@@ -776,11 +782,10 @@ class TheFileItself(Installation, unittest.TestCase):
     def test_a_newer_one_is_left_alone_with_exit_74(self):
         raw = json.dumps({"version": ops.STATE_VERSION + 1, "jobs": {"crawl": 5}}).encode()
         self.save_state(raw)
-        for argv in (["tick"], ["status"], ["start", "crawl"], ["enqueue", "crawl"]):
+        for argv in (["tick"], ["status"], ["start", "crawl"]):
             code, _, err = self.call(*argv)
-            self.assertIn(code, (74, 2) if argv[0] == "enqueue" else (74,), argv)
-            self.assertEqual(self.state_file.read_bytes(), raw)
-            self.assertIn("version", err) if code == 74 else None
+            self.assertEqual((code, self.state_file.read_bytes()), (74, raw), argv)
+            self.assertIn("version", err)
         self.assertEqual(self.count("crawl.started"), 0)
 
     def test_a_tick_that_changes_nothing_but_times_leaves_no_temporary_file(self):
