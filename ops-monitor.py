@@ -677,6 +677,10 @@ MESSAGES = {
     "stop.still_alive": ("pid {pid} of '{job}' is still alive after TERM", "“{job}”的进程 {pid} 收到 TERM 后仍在运行"),
     "run.would": ("would run: {argv}\nin: {cwd}", "将运行：{argv}\n目录：{cwd}"),
     "queued": ("queued: {job}, entry {id}, from {time}", "已入队：{job}，条目 {id}，{time} 起"),
+    "acked": ("acknowledged: {job}: {kinds}; no reminders until it changes", "已确认：{job}：{kinds}；有变化之前不再提醒"),
+    "ack.none": ("nothing is open: {job}", "没有未解决的异常：{job}"),
+    "mute.done": ("muted until {time}: {job}", "静音至 {time}：{job}"),
+    "mute.ended": ("no longer muted: {job}", "静音结束：{job}"),
     "help.next": ("next: {command}", "下一步：{command}"),
     # status and explain
     "column.job": ("JOB", "任务"),
@@ -2474,7 +2478,8 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         before = incidents.pop(kind, None)
         step = judge_incident(before, finding, policy, now, hold)
         turned = bool(before and before.opened_at) != bool(step.incident and step.incident.opened_at)
-        if turned and step.reason.key not in ("incident.quiet_hours", "incident.came_and_went"):
+        rank = (step.incident or before or Incident()).rank
+        if turned and not (hold and rank < ALERT):  # what quiet hours hold back turns unseen
             flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
         if memory.flapping_at or len(flips) > FLIPS_AN_HOUR:
             step = untold(step, before)
@@ -6370,6 +6375,58 @@ def enqueue_job(site: Site, args: Any) -> int:
         raise BlockedError(f"BLOCKED: job '{job.id}' is a {job.kind}; only a one_shot_read is run from the queue")
     entry = site.store.change(lambda state: enqueue(state, job.id, args.delay, "enqueue"))[0]
     print(site.say("queued", job=job.id, id=entry["id"], time=site.clock.text(entry["notBefore"])))
+    return DONE
+
+
+# ---- ack, mute, unmute
+
+
+def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory, float], Memory]) -> Memory:
+    """Apply a person's word to a job's memory; the new memory."""
+
+    def apply(state: State) -> Memory:
+        memory = change(state.memory(job_id), state.now)
+        state.remember(job_id, memory)
+        state.record(event, job_id, who=who())
+        return memory
+
+    return site.store.change(apply)[0]
+
+
+@command("ack", JOB, TRUST, example="ack nightly-index")
+def ack(site: Site, args: Any) -> int:
+    """End the reminders of a job's open incidents until they change."""
+    job = find_job(site, args.job)
+
+    def acknowledge(memory: Memory, now: float) -> Memory:
+        return memory._replace(incidents={kind: incident._replace(acked_at=now) for kind, incident in memory.incidents.items()})
+
+    kinds = [site.say("topic." + kind) for kind, _ in open_incidents(change_memory(site, job.id, "ack", acknowledge))]
+    print(site.say("acked" if kinds else "ack.none", job=job.id, kinds=", ".join(kinds)))
+    return DONE
+
+
+@command(
+    "mute",
+    JOB,
+    option("--for", dest="duration", type=seconds_argument, default=HOUR, metavar="S", help="how long: 90, 15m, 2h; default: 1h"),
+    TRUST,
+    example="mute nightly-index --for 2h",
+)
+def mute(site: Site, args: Any) -> int:
+    """Hold all messages of a job for a while; they are counted and summed up at the end."""
+    job = find_job(site, args.job)
+    memory = change_memory(site, job.id, "mute", lambda memory, now: memory._replace(muted_at=now, muted_for=args.duration))
+    print(site.say("mute.done", job=job.id, time=site.clock.text(memory.muted_at + memory.muted_for)))
+    return DONE
+
+
+@command("unmute", JOB, TRUST, example="unmute nightly-index")
+def unmute(site: Site, args: Any) -> int:
+    """End a mute now; the next look sums up what was held."""
+    job = find_job(site, args.job)
+    change_memory(site, job.id, "unmute", lambda memory, now: memory._replace(muted_for=min(memory.muted_for, 0.001), muted_at=min(memory.muted_at, now - 1.0)))
+    print(site.say("mute.ended", job=job.id))
     return DONE
 
 

@@ -154,7 +154,7 @@ class Job:
     def finish(self):
         """To be called when the result is safe. An attempt killed before that writes it again."""
         self.state["finished"] = True
-        self.due_at = 0
+        self.stop_signal, self.due_at = None, 0  # too late to stop
         self.pulse()
 
 
@@ -162,6 +162,7 @@ class Job:
 
 
 def shown(path):
+    """The path as text, for people."""
     return path.decode("utf-8", "backslashreplace")
 
 
@@ -183,6 +184,7 @@ class Inventory(Job):
                 "pending names": self.state["pending"]}  # fmt: skip
 
     def do(self, path):
+        """Counts what is at the path; of a directory, adds what is in it."""
         try:
             found = os.lstat(path)
         except OSError as problem:
@@ -263,8 +265,9 @@ def main(argv=None):
         "OPS_PROGRESS_FILE (default: progress.json in it), OPS_RESUME (0: begin anew)",
     )
     parser.add_argument("dir", metavar="DIR")
-    parser.add_argument("--output", metavar="FILE", help="(default: report.json in the checkpoint dir)")
-    parser.add_argument("--checkpoint-seconds", metavar="S", type=float, default=1.0, help="(default: 1)")
+    parser.add_argument("--output", metavar="FILE", help="report (default: report.json there, too)")
+    parser.add_argument("--checkpoint-seconds", metavar="S", type=float, default=1.0,
+                        help="time between two checkpoints (default: %(default)s)")  # fmt: skip
     try:
         take_inventory(parser.parse_args(argv))
         return 0

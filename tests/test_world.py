@@ -192,7 +192,8 @@ class HowACommandEnds(Processes):
     def test_a_child_leads_its_own_session_and_gets_no_descriptor_of_ours(self):
         lock = ops.try_lock(self.path("locks", "a.lock"))
         self.addCleanup(os.close, lock)
-        outcome = self.run_one("for fd in /proc/$$/fd/*; do readlink $fd; done; read -r pid a b parent group session rest < /proc/$$/stat; echo $group $session $$")
+        who = "read -r pid name state parent group session rest < /proc/$$/stat; echo $group $session $$"
+        outcome = self.run_one("for fd in /proc/$$/fd/*; do readlink $fd; done; " + who)
         lines = outcome.out.decode().splitlines()
         group, session, pid = lines.pop().split()
         self.assertEqual((group, session), (pid, pid))
@@ -248,8 +249,9 @@ class TimeOut(Processes):
         if HAS_PROC and self.has_setsid:
             table.append(("a child of it left the group", "setsid sleep 60 & echo $$ $!; wait", 2))
             table.append(("a child left the group and it ended at TERM", "setsid sh -c 'trap \"\" TERM; sleep 60; sleep 60' & echo $$ $!; wait", 2))
+        commands = [self.command(script, 0.8, marker=f"timeout-{os.getpid()}-{number}") for number, (_, script, _) in enumerate(table)]
         with mock.patch.object(ops, "GRACE", 0.3):
-            outcomes = self.run_all(*(self.command(script, 0.8, marker=f"timeout-{os.getpid()}-{number}") for number, (_, script, _) in enumerate(table)))
+            outcomes = self.run_all(*commands)
         for (sentence, _, count), outcome in zip(table, outcomes):
             with self.subTest(sentence):
                 self.assertTrue(outcome.timed_out)
@@ -487,9 +489,8 @@ def places(text, patterns):
         start = text.find(pattern)
         while start >= 0:
             before, after = text[start - 1 : start] if start else b"", text[start + len(pattern) : start + len(pattern) + 1]
-            if before not in LETTERS or not before:
-                if after not in LETTERS or not after:
-                    found.append(start)
+            if not any(letter and letter in LETTERS for letter in (before, after)):
+                found.append(start)
             start = text.find(pattern, start + 1)
     return found
 
@@ -548,11 +549,11 @@ class WhatNeedsAttention(unittest.TestCase):
         self.assertEqual(attend(self.PATTERNS, [text[place : place + 1] for place in range(len(text))]), wanted)
 
     def test_any_text_in_any_pieces_gives_the_lines_that_the_whole_text_gives(self):
-        pieces = [b"ALERT", b"ACTION REQUIRED", b"ACTION ", b"REQUIRED", b"A", b"ERT", b"_", b" ", b"\n", b"S", b"\xff", b"AL", "汉".encode(), b"x" * 40]
+        pieces = [b"ALERT", b"ACTION REQUIRED", b"ACTION ", b"REQUIRED", b"A", b"ERT", b"_", b" ", b"\n", b"S", b"\xff", b"AL", b"x" * 40, "汉".encode()]
         for seed in range(400):
             chance = random.Random(seed)
             text = b"".join(chance.choice(pieces) for _ in range(chance.randrange(60)))
-            wanted = [line for line in matching_lines(text, self.PATTERNS)]
+            wanted = matching_lines(text, self.PATTERNS)
             if any(len(line) > 190 for line in wanted):
                 continue
             cuts = sorted(chance.randrange(len(text) + 1) for _ in range(chance.randrange(12)))
@@ -750,7 +751,11 @@ class WhomToTrust(Case):
             path = self.path("home", name)
             before = stat.S_IMODE(os.stat(path).st_mode)
             os.chmod(path, before | 0o002)
-            self.assertIn(path, self.trust(link).refusal)
+            trust = self.trust(link)
+            with self.subTest(name):
+                self.assertIn("can be written by everyone", trust.refusal)
+                subprocess.run(trust.mend.split(), check=True)
+                self.assertEqual(self.trust(link), ops.Trust())
             os.chmod(path, before)
 
     def test_a_link_on_the_way_of_a_link_is_judged_too(self):
@@ -1018,6 +1023,8 @@ class Trouble(State):
         self.assertIn("replace", steps)
         for number in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO):
             for at, step in enumerate(steps):
+                if step == "lock" and number == errno.EACCES:
+                    continue  # so some systems say that another holds it
                 before = self.raw
                 with self.subTest(step=step, error=errno.errorcode[number]):
                     broken = Broken(OSError(number, os.strerror(number)), at)
@@ -1179,7 +1186,8 @@ class Http(Case):
             self.assertRaises(ops.Lost, self.post, fault)
 
     def test_an_answer_that_is_no_http_is_lost(self):
-        for noise in (b"220 smtp ready\r\n", b"\0\xff" * 1000 + b"\n", b"HTTP/1.1 abc def\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 300 + b"\r\n"):
+        many = b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 300 + b"\r\n"
+        for noise in (b"220 smtp ready\r\n", b"\0\xff" * 1000 + b"\n", b"HTTP/1.1 abc def\r\n\r\n", many):
             self.assertRaises(ops.Lost, self.post, lambda handler, noise=noise: handler.wfile.write(noise))
 
     def test_a_body_that_is_cut_short_is_no_confirmation(self):
@@ -1197,7 +1205,7 @@ class Http(Case):
         def give(handler):
             with contextlib.suppress(OSError):
                 handler.wfile.write(beginning)
-                while len(taken) < 1000 and not handler.bot.ended.wait(0.02):
+                while len(taken) < 150 and not handler.bot.ended.wait(0.02):
                     handler.wfile.write(b"x")
                     taken.append(1)
 
@@ -1208,7 +1216,7 @@ class Http(Case):
     def test_an_answer_that_drips_is_given_up_in_its_body_and_in_its_head(self):
         for beginning in (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Drip: ", b"HTTP/1.1 2", b""):
             with self.subTest(beginning):
-                self.assertLess(self.drip(beginning), 500)
+                self.assertLess(self.drip(beginning), 150, "it was read to its end")
 
 
 class EveryAnswerOfTheBotApi(unittest.TestCase):
@@ -1244,8 +1252,8 @@ class EveryAnswerOfTheBotApi(unittest.TestCase):
         for seed in range(500):
             chance = random.Random(seed)
             parameters = {key: chance.choice(values) for key in ("retry_after", "migrate_to_chat_id")}
-            answer = {"ok": chance.choice([False, False, True, *values]), "error_code": chance.choice([429, 400, *values]), "description": chance.choice(values)}
-            answer["parameters"] = chance.choice([parameters, *values])
+            answer = {"ok": chance.choice([False, False, True, *values]), "error_code": chance.choice([429, 400, *values])}
+            answer.update(description=chance.choice(values), parameters=chance.choice([parameters, *values]))
             sent = ops.read_api_answer(chance.choice((200, 400, 429, 500)), json.dumps(answer).encode(), ops.Redactor())
             self.assertIn(sent.result, ("sent", "refused", "wait", "unknown", "not_sent"), f"seed {seed}")
             self.assertTrue(0 <= sent.retry_after <= 86400, f"seed {seed}: {sent}")
