@@ -618,7 +618,7 @@ MESSAGES = {
     "plan.cwd": ("in", "目录"),
     "plan.env": ("with", "环境"),
     "plan.loose": ("  (by its path only: its contents are not bound)", "（仅绑定路径，不绑定内容）"),
-    "plan.verified": ("Afterwards '{job}' verifies it ({when}):", "之后由“{job}”验证（{when}）："),
+    "plan.verified": ("Afterwards this verifies it: {what}", "之后由此验证：{what}"),
     "plan.ttl": ("an approval holds for {time} and for one run; any change ends it", "批准有效期 {time}，仅限一次运行；任何改动都会使其失效"),
     "approve.ask": ("Type the job id to approve: ", "输入任务 id 以批准："),
     "approve.not_typed": ("the job id was not typed; nothing is approved", "未输入任务 id，未批准"),
@@ -3395,6 +3395,7 @@ class Store:
             text = json.dumps(state.raw, separators=(",", ":"))
             data = text.encode("utf-8")
         if text == before:
+            self._append_history(state.history)
             return
         try:
             if state.is_migrated and not os.path.exists(self.path + ".v1-backup"):
@@ -3513,7 +3514,9 @@ class Attention:
 
     def __init__(self, patterns: Iterable[str]):
         self.needles = [pattern.encode("utf-8") for pattern in patterns]
-        self.pattern = b"(?<![A-Za-z0-9_])(?:" + b"|".join(map(re.escape, self.needles)) + b")(?![A-Za-z0-9_])"
+        # The literal first: it lets `re` jump; what may not stand before it is asked last.
+        words = [re.escape(needle) for needle in self.needles]
+        self.pattern = b"|".join(word + b"(?![A-Za-z0-9_])(?<![A-Za-z0-9_]" + word + b")" for word in words)
         self.reach = max(map(len, self.needles)) + 1
         self.rest = b""  # what is not yet looked at, after one byte that tells where a word begins
         self.lines: list = []
@@ -4758,11 +4761,11 @@ def make_plan(site: Site, job: Any) -> Plan:
     items = {"risk": job.risk, "job": job.id}
     problem = ""
     parts: list = [(job, "", "")]
-    for after in verifications(job, site.config.jobs):
-        when = f"when {after.when}, delay {after.delay_seconds:g} s"
-        parts.append((site.config.jobs[after.job_id], f"verification {after.job_id}", when))
-    for part, name, when in parts:
-        items.update({name: when} if name else {})
+    for number, after in enumerate(verifications(job, site.config.jobs), 1):
+        what = f"{after.job_id} (when {after.when}, delay {after.delay_seconds:g} s)"
+        parts.append((site.config.jobs[after.job_id], f"verification {number}", what))
+    for part, name, what in parts:
+        items.update({name: what} if name else {})
         try:
             items.update(command_items(site, part, name + ": " if name else ""))
         except OSError as error:
@@ -4771,9 +4774,9 @@ def make_plan(site: Site, job: Any) -> Plan:
     return Plan(items, loose, problem)
 
 
-def verification_items(plan: Plan, salt: str) -> dict:
-    """Label -> salted hash of the verifications' part of a plan."""
-    return {label: salted(salt, text) for label, text in plan.items.items() if label.startswith("verification ")}
+def remembered(plan: Plan, salt: str, prefix: str = "") -> dict:
+    """Label -> salted hash of what a plan binds, for the state: no value and no operand that is not a file."""
+    return {label: salted(salt, text) for label, text in plan.items.items() if text != "absent" and label.startswith(prefix)}
 
 
 # ---- one-shot reads
@@ -4909,8 +4912,8 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome)
         if check.id not in site.verifiers.get(job.id, ()) or state.gate(job.id).verify not in ("pending", "failed"):
             continue
         before = state.gate(job.id)
-        now = verification_items(make_plan(site, job), before.verify_salt)
-        own = f"verification {check.id}: "
+        own = f"verification {site.verifiers[job.id].index(check.id) + 1}: "
+        now = remembered(make_plan(site, job), before.verify_salt, own)
         same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
         gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
         if gate != before:
@@ -5272,11 +5275,11 @@ VERIFY_SLACK = HOUR  # after delay and timeout, before a verification counts as 
 
 def changed_items(gate: Gate, plan: Plan) -> list:
     """Labels that differ from what was approved."""
-    now = {label: salted(gate.salt, text) for label, text in plan.items.items()}
+    now = remembered(plan, gate.salt)
     return sorted(label for label in {*now, *gate.items} if now.get(label) != gate.items.get(label))
 
 
-def item_line(site: Site, label: str, text: str, plan: Plan) -> str:
+def item_line(site: Site, label: str, text: str, is_loose: bool) -> str:
     """One bound item as a person reads it; '' for what says nothing."""
     kind, _, name = label.partition(" ")
     if text == "absent" and "/" not in name:
@@ -5289,7 +5292,7 @@ def item_line(site: Site, label: str, text: str, plan: Plan) -> str:
         text = f"{name}={text}"
         text = f"{name}={MASK}" if secret_values({name: text + "        "}) else text
     elif kind == "file":
-        text = name + site.say("plan.loose") if label in plan.loose else f"{name}  {text}"
+        text = name + site.say("plan.loose") if is_loose else f"{name}  {text}"
     return f"  {pad(site.say('plan.' + kind), 12)}{site.redact.tidy(text)}"
 
 
@@ -5297,11 +5300,12 @@ def plan_lines(site: Site, job: Any, plan: Plan) -> list:
     """The plan as a person reads it before approving: what, where, which files, what verifies it."""
     lines = [site.say("plan.title", name=job.name, job=job.id), f"  {pad(site.say('plan.risk'), 12)}{job.risk}"]
     for label, text in plan.items.items():
+        loose = label in plan.loose
         if label.startswith("verification "):
-            name, _, label = label[len("verification ") :].rpartition(": ")
-            lines.append(item_line(site, label, text, plan) if name else "\n" + site.say("plan.verified", job=label, when=text))
+            label = label.partition(": ")[2]
+            lines.append(item_line(site, label, text, loose) if label else "\n" + site.say("plan.verified", what=text))
         elif label not in ("job", "risk"):
-            lines.append(item_line(site, label, text, plan))
+            lines.append(item_line(site, label, text, loose))
     ttl = job.approval.ttl_seconds if job.approval else 3600
     return [line for line in lines if line] + ["", site.say("plan.ttl", time=duration_text(ttl))]
 
@@ -5323,7 +5327,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, tell: boo
     gate = state.gate(job.id)
     salt = os.urandom(8).hex()
     ttl = job.approval.ttl_seconds if job.approval else 3600.0
-    items = {label: salted(salt, text) for label, text in plan.items.items()}
+    items = remembered(plan, salt)
     gate = without_code(gate)._replace(digest=plan.digest, items=items, salt=salt, approved_at=state.now, approved_for=float(ttl), approved_by=who())
     if clear:
         gate = gate._replace(verify="", verify_left=[])
@@ -5449,7 +5453,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan) -> Optional[Reas
         state.record("refused", job.id, reason=reason.key, who=who(), digest=plan.digest)
         return reason
     salt = os.urandom(8).hex()
-    gate = gate._replace(verify_salt=salt, verify_items=verification_items(plan, salt))
+    gate = gate._replace(verify_salt=salt, verify_items=remembered(plan, salt, "verification "))
     gate = without_approval(gate)._replace(run="begun", run_id=new_id(), run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest)
     state.keep_gate(job.id, gate)
     state.record("write begun", job.id, digest=plan.digest, who=who(), run=gate.run_id)
@@ -5473,7 +5477,7 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome) -> None:
     longest = max([after.delay_seconds + run_timeout(site.config.jobs[after.job_id]) for after in due], default=0.0)
     gate = state.gate(job.id)._replace(run="good" if good else "failed", run_ended_at=state.now, run_code=255 if outcome.code is None else outcome.code)
     needed = bool(due) or good  # a write that nothing can verify stays unverified
-    now = verification_items(make_plan(site, job), gate.verify_salt)  # what the write itself changed is its work, not a change of its check
+    now = remembered(make_plan(site, job), gate.verify_salt, "verification ")  # what the write itself changed is its work, not a change of its check
     gate = gate._replace(verify_items={label: value for label, value in gate.verify_items.items() if now.get(label) == value})
     gate = gate._replace(verify="pending" if needed else "", verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK)
     state.keep_gate(job.id, gate)

@@ -107,7 +107,7 @@ class Job:
         self.db.execute("CREATE TABLE IF NOT EXISTS state (json BLOB, crc32 INTEGER)")
         verdict = self.db.execute("PRAGMA quick_check").fetchone()[0]
         row = self.db.execute("SELECT json, crc32 FROM state").fetchone()
-        if verdict != "ok" or row and zlib.crc32(row[0], VERSION) != row[1]:
+        if verdict != "ok" or (row and zlib.crc32(row[0], VERSION) != row[1]):
             raise ValueError("wrong order, checksum or version")
         return json.loads(row[0]) if row else None
 

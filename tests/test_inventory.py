@@ -324,8 +324,9 @@ class Killed(InventoryTest):
         undisturbed = self.complete()
         for seed in range(3):
             self.fresh_checkpoint()
-            choice = random.Random(seed)
-            for attempts in itertools.count(1):
+            choice, attempts = random.Random(seed), 0
+            while True:
+                attempts += 1
                 seconds = choice.choice((0, 0, 0.0005, 0.002))
                 sabotage = stopping_at(choice.randint(1, 400))
                 attempt = self.attempt(f"--checkpoint-seconds={seconds}", sabotage=sabotage)
@@ -553,7 +554,7 @@ class Environment(InventoryTest):
         os.mkdir(root)
         environment = {**os.environ, **self.environment(), "PYTHONIOENCODING": "ascii"}
         command = [sys.executable, str(SCRIPT), root, "--output", root + "/报告.json".encode()]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(command, env=environment, capture_output=True)
         self.assertEqual((done.returncode, done.stderr), (0, b""))
 
 

@@ -778,7 +778,7 @@ STORIES = [Story(*row) for rows in TABLES for row in rows]
 OUTCOMES = {
     "exit": lambda now, word: ops.Outcome(now, now, code=int(word)),
     "SIGKILL": lambda now, word: ops.Outcome(now, now, code=-9),
-    "timeout": lambda now, word: ops.Outcome(now, now._replace(awake=now.awake + (305.2 if word else 300.1)), code=-15, timed_out=True),
+    "timeout": lambda now, word: ops.Outcome(now, now._replace(awake=now.awake + (305.2 if word else 300.1)), code=-15, timed_out=True, limit=300.0),
     "missing": lambda now, word: ops.Outcome(now, now, failure=ops.Phrase("run.missing", {"program": "check"})),
 }
 

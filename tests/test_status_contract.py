@@ -138,7 +138,7 @@ class WhatIsUnknown(unittest.TestCase):
             (outcome(code=3), "exit code 3"),
             (outcome(code=-9), "ended by signal SIGKILL"),
             (outcome(code=-63), "ended by signal 63"),
-            (outcome(code=-15, timed_out=True), "took longer than 1s and was ended"),
+            (outcome(code=-15, timed_out=True, limit=30.0), "took longer than 30s and was ended"),
         ):
             self.assertEqual(ops.phrase_text("en", ops.read_status(found, ops.Redactor()).problem), words)
 
