@@ -58,7 +58,29 @@ import select
 import signal
 import stat
 import time
-from typing import Any, Callable, Generator, Iterable, Iterator, NamedTuple, Optional
+from collections import namedtuple
+
+TYPE_CHECKING = False  # type checkers read the first branch; `typing` costs 8 ms of each start for these records
+if TYPE_CHECKING:
+    from typing import Any, Callable, Generator, Iterable, Iterator, NamedTuple, Optional
+
+    Flow = Generator[Any, Any, Any]
+else:
+
+    class RecordMaker(type):
+        """Makes of a class body what typing.NamedTuple makes of it, without looking at the types."""
+
+        def __new__(cls, name, bases, body):
+            if not bases:
+                return super().__new__(cls, name, bases, body)
+            fields = list(body.get("__annotations__", ()))
+            made = namedtuple(name, fields, defaults=[body[field] for field in fields if field in body], module=body["__module__"])
+            for key, value in body.items():
+                if key not in fields and key not in ("__module__", "__qualname__"):
+                    setattr(made, key, value)
+            return made
+
+    NamedTuple = RecordMaker("NamedTuple", (), {})
 
 VERSION = "2.0.0"
 
@@ -410,11 +432,11 @@ LABELLED = (
     r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)\\*[\"']?\s*[=:]\s*)"
     r"(\\*\"[^\"\n]*|\\*'[^'\n]*|[^\s\"'&,;]+)"
 )
-URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/@]+@"
+URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/]+@"
 SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY")
 MASK = "***"
 # Escape sequences of terminals; control characters but tab and line feed; characters that turn text around.
-UNPRINTABLE = r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+UNPRINTABLE = r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 
 
 def secret_values(env: dict) -> set:
@@ -669,6 +691,7 @@ MESSAGES = {
     "start.done": ("started: {job}", "已启动：{job}"),
     "start.failed": ("the start failed: {why}", "启动失败：{why}"),
     "start.unknown": ("the status of '{job}' is unknown, a second copy might be started: {why}", "“{job}”状态未知，可能会启动第二份：{why}"),
+    "start.left": ("something that an earlier run of '{job}' left is still alive", "“{job}”之前的运行留下的进程仍在运行"),
     "start.changed": ("the command of '{job}' has changed since its checkpoint was begun", "“{job}”的命令在检查点建立后有改动"),
     "stop.done": ("stopped: {job}; nothing resumes it until `start`", "已停止：{job}；在 start 之前不会续跑"),
     "stop.not_running": ("not running: {job}; nothing resumes it until `start`", "未在运行：{job}；在 start 之前不会续跑"),
@@ -1124,8 +1147,6 @@ FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIE
 
 def record(name: str, section_name: str, *more: str) -> Any:
     """A record type with one attribute per row of a section (camelCase becomes snake_case)."""
-    from collections import namedtuple  # loaded by `re` anyway
-
     return namedtuple(name, [snake(field.key) for field in FIELDS[section_name]] + list(more))
 
 
@@ -2112,7 +2133,10 @@ def migrate_v1(raw: dict) -> dict:
 
 def read_state(text: str, now: float) -> State:
     """The state in a file's text.  Raises ValueError (not JSON, not an object) or StateError (newer)."""
-    raw = json.loads(text)
+    try:
+        raw = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(raw, dict):
         raise ValueError(f"expected an object, found {found_text(raw)}")
     version: Any = raw.get("version")
@@ -2478,8 +2502,8 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         before = incidents.pop(kind, None)
         step = judge_incident(before, finding, policy, now, hold)
         turned = bool(before and before.opened_at) != bool(step.incident and step.incident.opened_at)
-        rank = (step.incident or before or Incident()).rank
-        if turned and not (hold and rank < ALERT):  # what quiet hours hold back turns unseen
+        seen = step.telling in ("opened", "resolved") or turned and step.reason.key == "incident.by_attempt"
+        if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
             flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
         if memory.flapping_at or len(flips) > FLIPS_AN_HOUR:
             step = untold(step, before)
@@ -2867,7 +2891,7 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
 def difference(value: Any, before: Any) -> str:
     """` (+12)` since the last report; nothing where there is none."""
     numbers = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in (value, before))
-    if not numbers or value == before or max(abs(value), abs(before)) > 1e15:
+    if not numbers or value == before or not (abs(value) <= 1e15 and abs(before) <= 1e15):
         return ""
     change = value - before
     return f" ({'+' if change > 0 else ''}{number_text(change) if isinstance(change, int) else format(change, '.6g')})"
@@ -3200,12 +3224,22 @@ def read_secret_file(path: str) -> str:
     return read_file(path, 1 << 20).decode("utf-8", "replace")
 
 
-def way_to(path: str, home: str) -> list:
-    """`path` and the directories on its way, up to HOME or `/`."""
-    steps = [path]
-    while os.path.dirname(path) != path and path != home:
-        path = os.path.dirname(path)
-        steps.append(path)
+def way_to(path: str) -> list:
+    """Everything that leads to `path`: each directory and link that is passed, and what it is."""
+    steps, names, place, links = ["/"], path.split("/"), "/", 0
+    while names:
+        name = names.pop(0)
+        if name in ("", "."):
+            continue
+        step = os.path.normpath(os.path.join(place, name))
+        steps.append(step)
+        if os.path.islink(step) and links < 40:
+            links += 1
+            target = os.readlink(step)
+            names = target.split("/") + names
+            place = "/" if target.startswith("/") else place
+        else:
+            place = step
     return steps
 
 
@@ -3218,25 +3252,26 @@ class Trust(NamedTuple):
 
 
 def check_trust(path: str, home: str) -> Trust:
-    """Who may change `path`: itself and the directories on its way, link and target."""
-    steps = way_to(path, home)
-    real = os.path.realpath(path)
-    steps += [step for step in way_to(real, os.path.realpath(home)) if step not in steps]
+    """Who may change `path`: itself and the directories on its way, link and target, up to HOME or `/`."""
+    real, real_home = os.path.realpath(path), os.path.realpath(home)
+    is_below = (real + "/").startswith(real_home + "/")
+    above = {*way_to(os.path.dirname(home)), *way_to(os.path.dirname(real_home))} if is_below else set()
     warning = ""
-    for step in steps:
+    for step in dict.fromkeys(way_to(path)):
+        if step in above:
+            continue
         try:
-            found = os.stat(step)
+            found = os.lstat(step)
         except OSError:
             continue
-        mine = (os.geteuid(), 0)
-        if found.st_uid not in mine:
-            owner = user_name(found.st_uid)
-            return Trust(f"{step} belongs to {owner}", f"chown {user_name(os.geteuid())} {step}")
+        if found.st_uid not in (os.geteuid(), 0):
+            return Trust(f"{step} belongs to {user_name(found.st_uid)}", f"chown {user_name(os.geteuid())} {shell_word(step)}")
         sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if found.st_mode & stat.S_IWOTH and not sticky:
-            return Trust(f"{step} can be written by everyone", f"chmod o-w {step}")
-        if found.st_mode & stat.S_IWGRP and not sticky and not warning:
-            warning = f"{step} can be written by its group; chmod g-w {step}"
+        mode = 0 if sticky or stat.S_ISLNK(found.st_mode) else found.st_mode
+        if mode & stat.S_IWOTH:
+            return Trust(f"{step} can be written by everyone", f"chmod o-w {shell_word(step)}")
+        if mode & stat.S_IWGRP and not warning:
+            warning = f"{step} can be written by its group; chmod g-w {shell_word(step)}"
     return Trust(warning=warning)
 
 
@@ -3345,15 +3380,20 @@ class Store:
         except ValueError:
             return State({"version": STATE_VERSION, "recoveredAt": now}, now)
 
+    def lock(self, name: str, seconds: float = 0.0) -> Optional[int]:
+        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`."""
+        path = self.lock_path(name)
+        try:
+            return wait_lock(path, seconds)
+        except OSError as error:
+            raise StateError(f"cannot lock {path}: {os_words(error)}", f"ls -ld {shell_word(os.path.dirname(path))}") from None
+
     def change(self, *applies: Callable[[State], Any]) -> list:
         """Apply functions to the state in one transaction; their results, once it is durable.
 
         Raises StateError with the old file untouched, BusyError if the lock is not to be had.
         """
-        try:
-            fd = wait_lock(self.lock_path("state"), STATE_LOCK_WAIT)
-        except OSError as error:
-            raise StateError(f"cannot lock {self.lock_path('state')}: {os_words(error)}", "put the state on a local filesystem") from None
+        fd = self.lock("state", STATE_LOCK_WAIT)
         if fd is None:
             raise BusyError(f"another process has held {self.lock_path('state')} for {STATE_LOCK_WAIT:g} s", f"lsof {self.lock_path('state')}")
         try:
@@ -3378,6 +3418,8 @@ class Store:
     def _recovered(self, now: float) -> State:
         """A new state where the file was unreadable; the old one is moved aside, not lost."""
         aside = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}"
+        while os.path.lexists(aside):
+            aside += "+"
         try:
             reach("replace")
             os.replace(self.path, aside)
@@ -3756,7 +3798,7 @@ class Pool:
         child.timed_out = True
         child.deadline = time.monotonic() + GRACE
         end_group(child.pid, number)
-        for pid in marked_processes(child.command.marker):
+        for pid in strays(child.command.marker, child.pid):
             end_one(pid, number)
 
     def _finish(self, child: Child, token: Any) -> None:
@@ -3830,6 +3872,18 @@ def marked_processes(marker: str) -> list:
     return found
 
 
+def strays(marker: str, group: int) -> list:
+    """Marked processes that have left the group: the others had its signal already."""
+    found = []
+    for pid in marked_processes(marker):
+        try:
+            if os.getpgid(pid) != group:
+                found.append(pid)
+        except OSError:
+            continue  # gone meanwhile
+    return found
+
+
 def marked_processes_by_ps(wanted: str) -> list:
     """The same on macOS, for own processes; documented, not tried there."""
     lines = quick_output(["/bin/ps", "-E", "-x", "-o", "pid=,command="]).splitlines()
@@ -3894,6 +3948,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     loads in half the time.  Both are dear, so only when there is something to send.
     """
     import http.client
+    import threading
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
@@ -3908,44 +3963,38 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection.set_tunnel(parts.hostname or "", parts.port or 443)
     elif proxy:
         target = url
+    watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
+    watch.daemon = True
     try:
         reach("connect")
         connection.connect()
+        watch.start()
         try:
             reach("send")
             data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
             connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close"})
             reach("receive")
-            return read_answer(connection)
+            response = connection.getresponse()
+            return response.status, response.read(65536)
         except (OSError, http.client.HTTPException) as error:
             raise Lost(one_line(str(error) or type(error).__name__, 100)) from None
     except http.client.HTTPException as error:
         raise OSError(errno.EPROTO, one_line(str(error), 100)) from None
     finally:
+        watch.cancel()
         connection.close()
+
+
+def end_connection(connection: Any) -> None:
+    """The time limit of a whole exchange: a server that drips ends in a broken connection."""
+    try:
+        connection.sock.shutdown(2)
+    except (AttributeError, OSError):
+        pass  # it has ended by itself
 
 
 class Lost(Exception):
     """The request went out and no answer came: nobody knows whether it was heard."""
-
-
-def read_answer(connection: Any) -> tuple:
-    """(status, at most 64 KiB) of the answer, all of it within the time limit."""
-    until = time.monotonic() + HTTP_TIMEOUT
-    socket = connection.sock
-    response = connection.getresponse()
-    body = b""
-    while len(body) < 65536 and not response.isclosed():
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        if socket is not None:
-            socket.settimeout(left)
-        chunk = response.read1(65536 - len(body))
-        if not chunk:
-            break
-        body += chunk
-    return response.status, body
 
 
 # ==== MANAGED ============================================================
@@ -4231,9 +4280,6 @@ OPENCLAW_TIMEOUT = 90.0
 STATE_LOST_PAUSE = 50.0  # seconds after a lost state in which nothing is resumed
 
 
-Flow = Generator[Any, Any, Any]  # yields requests, is sent answers, returns a result
-
-
 class Change(NamedTuple):
     apply: Callable[[State], Any]
     urgent: bool = False  # do not wait for others
@@ -4517,7 +4563,7 @@ def watch_job(site: Site, job: Any) -> Flow:
 
 def resume_job(site: Site, job: Any) -> Flow:
     """An automatic start: lock, look again, decide again, save the intention, act, save the result."""
-    lock = try_lock(site.store.lock_path(slug(job.id)))
+    lock = site.store.lock(slug(job.id))
     if lock is None:
         return
     try:
@@ -4531,7 +4577,7 @@ def resume_job(site: Site, job: Any) -> Flow:
             if not stopped:
                 yield Change(lambda state: settle_start(site, state, job, None))
                 return
-        outcome = yield start_command(site, job, marker, is_fresh=False)
+        outcome = yield from start_or_say(site, job, marker, is_fresh=False)
         yield Change(lambda state: settle_start(site, state, job, outcome))
     finally:
         os.close(lock)
@@ -4569,6 +4615,28 @@ def start_output(site: Site, job: Any, outcome: Optional[Outcome] = None) -> str
             return last_lines(site.redact.read(file.read()))
     except OSError:
         return ""
+
+
+def file_size(path: str) -> int:
+    """Bytes in a file; 0 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def print_file(site: Site, path: str, begin: int = 0) -> None:
+    """What a command has written to its log from `begin` on, head and tail."""
+    stream = Stream(HEAD_KEPT, None)
+    try:
+        with open(path, "rb") as file:
+            file.seek(begin)
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                stream.feed(chunk)
+    except OSError:
+        return
+    text = site.redact.read(stream.kept())
+    print(text, end="" if text.endswith("\n") or not text else "\n")
 
 
 START_LOG_LIMIT = 2 << 20
@@ -4635,6 +4703,17 @@ def last_attempt(directory: str) -> int:
     except ValueError:
         return 0
     return run.attempt if run else 0
+
+
+def start_or_say(site: Site, job: Any, marker: str, is_fresh: bool) -> Flow:
+    """Run the start command; a place that cannot be made is an Outcome too."""
+    try:
+        command = start_command(site, job, marker, is_fresh)
+    except OSError as error:
+        now = site.clock.now()
+        return Outcome(now, now, failure=Phrase("run.cannot", {"program": error.filename or job.commands.start[0], "error": os_words(error)}))
+    outcome = yield command
+    return outcome
 
 
 def set_checkpoint_aside(checkpoint: str) -> None:
@@ -4734,7 +4813,9 @@ def file_item(path: str) -> str:
     if found.st_size > HASHED_UP_TO:
         return f"large file inode {found.st_ino} size {found.st_size} mtime {found.st_mtime_ns} {os.path.realpath(path)}"
     total = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not os.path.samestat(found, os.fstat(file.fileno())):
+            raise OSError(errno.EAGAIN, "was replaced while it was read", path)
         for chunk in iter(lambda: file.read(1 << 20), b""):
             total.update(chunk)
     return f"sha256 {total.hexdigest()} {os.path.realpath(path)}"
@@ -4758,7 +4839,7 @@ def command_items(site: Site, job: Any, prefix: str) -> Iterator[tuple]:
 
 def make_plan(site: Site, job: Any) -> Plan:
     """The plan of a write at this moment."""
-    items = {"risk": job.risk, "job": job.id}
+    items = {"risk": job.risk, "job": job.id, "via": job.approval.via if job.approval else "local"}
     problem = ""
     parts: list = [(job, "", "")]
     for number, after in enumerate(verifications(job, site.config.jobs), 1):
@@ -4793,7 +4874,7 @@ def run_command(site: Site, job: Any, marker: str) -> Command:
 def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
     """A tick's run of a scheduled or queued read."""
     yield Turn()
-    lock = try_lock(site.store.lock_path(slug(job.id)))
+    lock = site.store.lock(slug(job.id))
     if lock is None:
         return
     try:
@@ -4926,7 +5007,7 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome)
 
 def watch_write(site: Site, job: Any) -> Flow:
     """A tick's work on one write: notice a lost run, an overdue verification.  It never runs one."""
-    lock = try_lock(site.store.lock_path(slug(job.id)))
+    lock = site.store.lock(slug(job.id))
     if lock is None:
         return
     try:
@@ -5226,7 +5307,7 @@ def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     if not site.store.view().outbox:
         return Delivered()
-    lock = try_lock(site.store.lock_path("delivery"))
+    lock = site.store.lock("delivery")
     if lock is None:
         return Delivered()  # whoever holds it sends
     try:
@@ -5265,6 +5346,19 @@ def send_due(site: Site) -> Flow:
     return Delivered(len(left), problem, "ops-monitor.py status")
 
 
+def warn_undelivered(delivered: Delivered) -> None:
+    if delivered.left:
+        print(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again", file=sys.stderr)
+
+
+def show_output(site: Site, outcome: Outcome) -> None:
+    """What a command printed, on the same streams."""
+    for stream, raw in ((sys.stdout, outcome.out), (sys.stderr, outcome.err)):
+        text = site.redact.read(raw)
+        if text:
+            print(text, end="" if text.endswith("\n") else "\n", file=stream)
+
+
 # ==== GATE ===============================================================
 # Writes: approved by a person for exactly these bytes, run once, verified by a read-only job.
 # Nothing else in this file runs a write: the tick, the queue, `after` and auto-resume have no way here.
@@ -5293,7 +5387,8 @@ def item_line(site: Site, label: str, text: str, is_loose: bool) -> str:
         text = f"{name}={MASK}" if secret_values({name: text + "        "}) else text
     elif kind == "file":
         text = name + site.say("plan.loose") if is_loose else f"{name}  {text}"
-    return f"  {pad(site.say('plan.' + kind), 12)}{site.redact.tidy(text)}"
+    shown = site.redact.tidy(text).replace("\n", "\n" + " " * 14)  # a value with line feeds cannot look like ours
+    return f"  {pad(site.say('plan.' + kind), 12)}{shown}"
 
 
 def plan_lines(site: Site, job: Any, plan: Plan) -> list:
@@ -5304,7 +5399,7 @@ def plan_lines(site: Site, job: Any, plan: Plan) -> list:
         if label.startswith("verification "):
             label = label.partition(": ")[2]
             lines.append(item_line(site, label, text, loose) if label else "\n" + site.say("plan.verified", what=text))
-        elif label not in ("job", "risk"):
+        elif label not in ("job", "risk", "via"):
             lines.append(item_line(site, label, text, loose))
     ttl = job.approval.ttl_seconds if job.approval else 3600
     return [line for line in lines if line] + ["", site.say("plan.ttl", time=duration_text(ttl))]
@@ -5358,7 +5453,7 @@ def request_code(site: Site, job: Any, plan: Plan) -> Flow:
 
     def count(state: State) -> bool:
         gate = state.gate(job.id)
-        recent = [at for at in gate.requests if is_number(at) and state.now - HOUR < at <= state.now]
+        recent = [min(at, state.now) for at in gate.requests if is_number(at) and state.now - HOUR < at]
         if len(recent) >= CODE_REQUESTS:
             return False
         state.keep_gate(job.id, without_code(gate)._replace(requests=[*recent, state.now]))
@@ -5371,9 +5466,10 @@ def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     if "api" not in receiver.ways or not receiver.chat:
         raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
     code = f"{int.from_bytes(os.urandom(8), 'big') % 10**8:08d}"
-    words = "\n".join([*plan_lines(site, job, plan), "", site.say("code.message", code=code, job=job.id)])
     header = header_text(site.clock.time_text(site.clock.now().at), site.config.monitor.host)
-    sent = yield from send_api(site, receiver, Message(header + "\n\n" + clip(words, SECTION_LIMIT), True, ()))
+    words = header + "\n\n" + site.say("code.message", code=code, job=job.id) + "\n\n"  # first: a long plan must not push it out
+    plan_text = clip("\n".join(plan_lines(site, job, plan)), SECTION_LIMIT - utf16_length(words))
+    sent = yield from send_api(site, receiver, Message(words + plan_text, True, ()))
     if sent.result != "sent":
         raise UndeliveredError(site.say("code.not_sent", why=sent.detail), site.advise("approve", job.id, "--request"))
     salt = os.urandom(16).hex()
@@ -5404,35 +5500,31 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
     return refused
 
 
-# ---- running
-
-
-def write_log(site: Site, job: Any) -> str:
-    """The log of a write's output: a file, so that the end of this process cannot break the write."""
-    path = os.path.join(prepare_job_dir(site, job), "write.log")
-    if os.path.exists(path):
-        os.replace(path, path + ".1")
-    return path
+# ---- running: the output goes to a file, so that the end of this process cannot break a write
 
 
 def run_write(site: Site, job: Any, verify: bool) -> Flow:
     """One approved run: digest under the lock, approval used up durably, then the command."""
-    lock = wait_lock(site.store.lock_path(slug(job.id)), 1.0)
+    lock = site.store.lock(slug(job.id), 1.0)
     if lock is None:
         raise BusyError(f"job '{job.id}' is being run by another process", site.advise("status", job.id))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o022)  # nothing of the caller's bends what was approved
     try:
+        directory = prepare_job_dir(site, job)
         plan = make_plan(site, job)
         refused = yield Change(lambda state: begin_write(site, state, job, plan), urgent=True)
         if refused:
             yield from tell_blocked(site, job, refused)
-        log = write_log(site, job)
+        log = os.path.join(directory, "write.log")
+        if os.path.exists(log):
+            os.replace(log, log + ".1")
         began = site.store.view().gate(job.id)
         outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=began.run_id, log=log)
         yield Change(lambda state: settle_write(site, state, job, outcome), urgent=True)
     finally:
         os.close(lock)
-    print_log(site, log)
+    print_file(site, log)
     phrase = outcome_phrase(outcome)
     code = JOB_FAILED if phrase else DONE
     print(site.say("write.done", job=job.id) if phrase is None else "error: " + phrase_text(site.lang, phrase), file=sys.stderr if phrase else sys.stdout)
@@ -5446,6 +5538,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
 def begin_write(site: Site, state: State, job: Any, plan: Plan) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = noticed_loss(site, state, job)
+    state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
     reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
     if site.config_risk:
         reason = Reason("gate.config_writable", facts={"why": site.config_risk})
@@ -5501,19 +5594,6 @@ def log_end(site: Site, job: Any) -> str:
         return ""
 
 
-def print_log(site: Site, path: str) -> None:
-    """A write's output, head and tail."""
-    try:
-        with open(path, "rb") as file:
-            stream = Stream(HEAD_KEPT, None)
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                stream.feed(chunk)
-    except OSError:
-        return
-    text = site.redact.read(stream.kept())
-    print(text, end="" if text.endswith("\n") or not text else "\n")
-
-
 def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     """A refused write: the person is told once, the caller gets exit 4 and the next step."""
     words = site.say(reason.key, **reason.facts)
@@ -5549,7 +5629,7 @@ def verify_now(site: Site, job: Any) -> Flow:
     for after in verifications(job, site.config.jobs):
         yield Pause(after.delay_seconds)
         check = site.config.jobs[after.job_id]
-        lock = wait_lock(site.store.lock_path(slug(check.id)), run_timeout(check))
+        lock = site.store.lock(slug(check.id), run_timeout(check))
         if lock is None:
             raise BusyError(f"job '{check.id}' is being run by another process", site.advise("run", check.id))
         try:
@@ -5606,6 +5686,12 @@ def seconds_argument(text: str) -> float:
         return duration_seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def line_count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number of lines, found '{one_line(text, 40)}'")
+    return int(text)
 
 
 JOB = option("job", metavar="JOB", help="id of a job")
@@ -5712,14 +5798,6 @@ def find_job(site: Site, job_id: str, kind: str = "") -> Any:
         raise UsageError(f"job '{job_id}' has an error: {site.config.broken[job_id]}", site.advise("validate-config"))
     near = nearest(job_id, site.config.jobs)
     raise UsageError(f"no job '{job_id}'" + (f"; did you mean '{near}'?" if near else ""), site.advise("status"))
-
-
-def show_output(site: Site, outcome: Outcome) -> None:
-    """What a command printed, on the same streams."""
-    for stream, raw in ((sys.stdout, outcome.out), (sys.stderr, outcome.err)):
-        text = site.redact.read(raw)
-        if text:
-            print(text, end="" if text.endswith("\n") else "\n", file=stream)
 
 
 # ---- validate-config, schema
@@ -6024,7 +6102,7 @@ def dry_tick(site: Site) -> int:
     for job in site.config.jobs.values():
         if job.id in looks:
             decision = decide_now(site, state, job, driver.results[looks[job.id]])
-            print(f"{job.id}: {driver.results[looks[job.id]].state}")
+            print(f"{job.id}: {site.say('word.' + driver.results[looks[job.id]].state)}")
             for line in decision_lines(site, job, decision):
                 print("  " + line)
         elif job.kind == CHECK:
@@ -6086,7 +6164,7 @@ def start(site: Site, args: Any) -> int:
 
 
 def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
-    lock = wait_lock(site.store.lock_path(slug(job.id)), 10.0)
+    lock = site.store.lock(slug(job.id), 10.0)
     if lock is None:
         raise BusyError(f"job '{job.id}' is being started, stopped or run by another process", site.advise("status", job.id))
     try:
@@ -6097,19 +6175,21 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
             return DONE
         refuse_start(site, job, look, args)
         marker = new_id()
+        log = os.path.join(prepare_job_dir(site, job), "start.log")
+        printed = file_size(log)
         yield Change(lambda state: begin_start(site, state, job, marker), urgent=True)
-        outcome = yield start_command(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
+        outcome = yield from start_or_say(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
         yield Change(lambda state: end_start(state, job, outcome), urgent=True)
     finally:
         os.close(lock)
     show_output(site, outcome)
+    if not job.managed:
+        print_file(site, log, printed)
     phrase = outcome_phrase(outcome)
     if phrase is None:
         print(site.say("start.done", job=job.id))
         print(site.say("help.next", command=site.advise("status", job.id)))
         return DONE
-    if not job.managed:
-        print(start_output(site, job), file=sys.stderr)
     raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
 
 
@@ -6118,6 +6198,8 @@ def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     if look.state == UNKNOWN and not args.despite_unknown:
         words = phrase_text(site.lang, look.problem or Phrase("status.json"))
         raise BlockedError("BLOCKED: " + site.say("start.unknown", job=job.id, why=words), site.advise("start", job.id, "--despite-unknown"))
+    if job.managed and is_lock_held(site.store.job_dir(job.id)):
+        raise BusyError(site.say("start.left", job=job.id), site.advise("stop", job.id))
     if look.state == STOPPED and not look.resumable and not (args.resume or args.fresh):
         raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), site.advise("start", job.id, "--resume") + ", or --fresh to begin anew")
 
@@ -6173,7 +6255,7 @@ def hold_job(state: State, job: Any) -> None:
 
 def stop_by_hand(site: Site, job: Any) -> Flow:
     yield Change(lambda state: hold_job(state, job), urgent=True)
-    lock = wait_lock(site.store.lock_path(slug(job.id)), 10.0)
+    lock = site.store.lock(slug(job.id), 10.0)
     if lock is None:
         raise BusyError(f"job '{job.id}' is being started, stopped or run by another process; it will not be resumed", site.advise("stop", job.id))
     try:
@@ -6237,7 +6319,7 @@ def run(site: Site, args: Any) -> int:
 
 
 def run_by_hand(site: Site, driver: Driver, job: Any) -> Flow:
-    lock = wait_lock(site.store.lock_path(slug(job.id)), 1.0)
+    lock = site.store.lock(slug(job.id), 1.0)
     if lock is None:
         raise BusyError(f"job '{job.id}' is being run by another process", site.advise("status", job.id))
     try:
@@ -6252,11 +6334,6 @@ def run_by_hand(site: Site, driver: Driver, job: Any) -> Flow:
     if phrase:
         print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
     return JOB_FAILED if phrase else DONE
-
-
-def warn_undelivered(delivered: Delivered) -> None:
-    if delivered.left:
-        print(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again", file=sys.stderr)
 
 
 def write_job(site: Site, job_id: str) -> Any:
@@ -6274,7 +6351,6 @@ def write_job(site: Site, job_id: str) -> Any:
     option("--request", action="store_true", help="approval.via telegram: send a one-time code to the person"),
     option("--code", default="", metavar="CODE", help="the one-time code that the person gave"),
     option("--despite-failed-verification", action="store_true", help="approve although the last run is not verified"),
-    TARGET,
     example="approve prune-backups",
 )
 def approve(site: Site, args: Any) -> int:
@@ -6376,7 +6452,7 @@ def enqueue_job(site: Site, args: Any) -> int:
     """Queue a one-shot read; the next tick after the delay runs it."""
     job = find_job(site, args.job)
     if job.kind != CHECK or job.risk != READ_ONLY:
-        raise BlockedError(f"BLOCKED: job '{job.id}' is a {job.kind}; only a one_shot_read is run from the queue")
+        raise BlockedError(f"BLOCKED: job '{job.id}' is a {job.kind}; only a one_shot_read is run from the queue", site.advise("start" if job.kind == LONG_READ else "run", job.id))
     entry = site.store.change(lambda state: enqueue(state, job.id, args.delay, "enqueue"))[0]
     print(site.say("queued", job=job.id, id=entry["id"], time=site.clock.text(entry["notBefore"])))
     return DONE
@@ -6710,7 +6786,7 @@ def explain_lines(site: Site, row: Row) -> list:
 @command(
     "logs",
     JOB,
-    option("-n", type=int, default=40, metavar="N", help="lines from the end; default: 40"),
+    option("-n", type=line_count, default=40, metavar="N", help="lines from the end; default: 40"),
     option("-f", "--follow", action="store_true", help="go on as the log grows"),
     TRUST,
     example="logs nightly-index -n 20",
@@ -6728,7 +6804,7 @@ def logs(site: Site, args: Any) -> int:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - (1 << 20)))
-        lines = file.read().splitlines()[-max(0, args.n) :] if args.n else []
+        lines = file.read().splitlines()[-args.n :] if args.n else []
         for line in lines:
             print(site.redact.read(line))
         while args.follow:
@@ -6954,13 +7030,20 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, f"ops-monitor.py {self.prog.rpartition(' ')[2]} -h")
 
 
+def plain_help(prog: str) -> argparse.HelpFormatter:
+    """A formatter that knows its width; else argparse loads shutil to ask for it."""
+    return argparse.HelpFormatter(prog, width=100)
+
+
 def parser_of(name: str) -> Parser:
     row = COMMANDS[name]
+    setattr(argparse, "_", str)  # noqa: B010  # -h is English; argparse looks for translations 12 times a start (3 ms)
     parser = Parser(
         prog=f"ops-monitor.py {name}",
         description=row.function.__doc__,
         epilog=f"example: ops-monitor.py {row.example}",
         allow_abbrev=False,
+        formatter_class=plain_help,
     )
     for flags, settings in row.options:
         parser.add_argument(*flags, **settings)
@@ -7012,24 +7095,35 @@ def dispatch(argv: list) -> int:
     for warning in warnings if sys.stderr.isatty() else ():
         print(f"warning: {warning}", file=sys.stderr)
     site = open_site(files, config, args)
-    site.config_risk = "; ".join(warnings)
+    trust = check_trust(files.state_file, files.home)  # it holds the approvals
+    site.config_risk = "; ".join(filter(None, [*warnings, trust.refusal or trust.warning]))
     return row.function(site, args)
+
+
+def complain(line: str) -> None:
+    """Print to standard error; a closed pipe is silent."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads
 
 
 def run_command_line(argv: list) -> int:
     """The error boundary: whatever happens becomes a line and an exit code."""
     try:
-        code = dispatch(argv)
-        sys.stdout.flush()
-        return code
+        return dispatch(argv)
     except OpsError as error:
-        print(f"error: {error}" + (f"\nhelp: {error.advice}" if error.advice else ""), file=sys.stderr)
+        complain(f"error: {one_line(str(error), 4000)}" + (f"\nhelp: {error.advice}" if error.advice else ""))
         return error.code
     except Interrupted as end:
         return 128 + end.number
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own flush at exit complains
         return DONE
+    except OSError as error:
+        if not error.filename:
+            return report_bug(error)
+        complain(f"error: cannot use {error.filename}: {os_words(error)}\nhelp: ls -ld {shell_word(str(error.filename))}")
+        return STATE_TROUBLE
     except Exception as error:  # a bug, whatever it is: one line, and a file for those who mend it
         return report_bug(error)
 
@@ -7039,11 +7133,23 @@ def report_bug(error: Exception) -> int:
     import traceback
 
     text = Redactor(secret_values(dict(os.environ))).tidy("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-    fd, path = tempfile.mkstemp(prefix="ops-monitor-crash-", suffix=".txt")
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(f"ops-monitor {VERSION}, Python {sys.version}\n{text}")
-    print(f"error: a bug in ops-monitor.py: {type(error).__name__}; details: {path}", file=sys.stderr)
+    try:
+        fd, path = tempfile.mkstemp(prefix="ops-monitor-crash-", suffix=".txt")
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(f"ops-monitor {VERSION}, Python {sys.version}\n{text}")
+    except OSError as trouble:
+        path = f"could not be written, {os_words(trouble)}"
+    complain(f"error: a bug in ops-monitor.py: {type(error).__name__}; details: {path}")
     return BUG
+
+
+def flush_streams() -> None:
+    """What is printed goes out; a closed pipe must not make the interpreter complain at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def prepare_process() -> None:
@@ -7071,7 +7177,9 @@ def prepare_process() -> None:
 def main(argv: Optional[list] = None) -> int:
     """Run the command line `argv`; the exit code."""
     prepare_process()
-    return run_command_line(sys.argv[1:] if argv is None else argv)
+    code = run_command_line(sys.argv[1:] if argv is None else argv)
+    flush_streams()
+    return code
 
 
 if __name__ == "__main__":

@@ -678,8 +678,6 @@ class TestTheProcess(Commands):
         for argv, words in (
             (["selftest"], "selftest: OK"),
             (["tick", "--print-only"], "reader"),
-            (["status"], "running"),
-            (["validate-config"], "OK: "),
         ):
             with self.subTest(argv):
                 result = home.real_call(*argv, script=copy)

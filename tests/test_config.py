@@ -126,7 +126,8 @@ class CommandLine:
         out, err = io.StringIO(), io.StringIO()
         env = {"HOME": self.home, "OPENCLAW_HOME": self.home, "PATH": "/usr/bin:/bin"}
         files = ["--config-file", self.config_file, "--state-file", self.state_file]
-        with mock.patch.dict(os.environ, env, clear=True), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        crash_files = mock.patch.object(tempfile, "tempdir", self.home)
+        with crash_files, mock.patch.dict(os.environ, env, clear=True), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = ops.main([*argv, *files])
         return code, out.getvalue(), err.getvalue()
 

@@ -818,6 +818,39 @@ class WhatATickTouches(Case):
         self.assertEqual((self.told(), self.told("🔴 ALERT · second"), house.runs(), house.runs("second")), (1, 1, 1, 1))
 
 
+class WhileOthersTakeTheirTime(Case):
+    def test_an_alert_leaves_while_another_check_still_runs(self):
+        house = self.house()
+        gate = os.path.join(house.work, "gate")
+        os.mkfifo(gate)
+
+        def open_the_gate(request):
+            with open(gate, "w") as file:
+                file.write("go\n")
+
+        self.bot.watchers.append(open_the_gate)
+        slow = house.check("slow", policy={"everySeconds": 86400, "runTimeoutSeconds": 20})
+        slow["commands"] = {"run": ["/bin/sh", "-c", "read -r x < gate; exit 0"]}
+        house.set_jobs(slow, house.check())
+        with mock.patch.object(ops, "ROUND", 0.2):
+            self.assertEqual(house.tick().code, ops.DONE)
+        self.assertEqual((self.told(), self.told("slow"), len(self.bot.shown)), (1, 0, 1))
+
+    def test_interrupted_while_it_sends_a_tick_ends_at_once_and_loses_nothing(self):
+        house = self.house(botapi.hang)
+        process = subprocess.Popen(botapi.script_argv("tick"), env=house.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        until = time.monotonic() + 30
+        while not self.bot.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        process.terminate()
+        self.assertEqual(process.wait(8), 143)
+        self.assertEqual(len(house.outbox), 1)
+        self.assertEqual(house.tick().code, ops.DONE)
+        self.assertEqual((self.told(), house.runs()), (1, 1))
+
+
 class OnTheWay(Case):
     def test_a_proxy_of_openclaws_config_is_used(self):
         house = self.house()

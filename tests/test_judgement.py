@@ -649,6 +649,18 @@ RESUME_STORIES = [
         12:04  running k5        -> stopped resolved
         12:05  stopped           -> ALERT stopped opened        because resume.gave_up
         """),
+    ("a job that auto-resume brings back again and again is flapping too, at night as well", {"autoResume": True, **ONLY_TROUBLE}, """
+        02:00  running k1        -> -
+        02:01  stopped           -> resume, AUTORUN
+        02:02  running k2        -> stopped resolved
+        02:03  stopped           -> resume, AUTORUN
+        02:04  running k3        -> stopped resolved
+        02:05  stopped           -> resume, AUTORUN
+        02:06  running k4        -> stopped resolved
+        02:07  stopped           -> resume, AUTORUN, WARN flapping opened
+        02:08  running k5        -> -                           because stopped: incident.flapping
+        03:08  running k6        -> flapping resolved
+        """),
     ("a job that is completed after an attempt is resolved", RESUMES, """
         12:00  stopped           -> resume, AUTORUN
         12:01  completed         -> completed, stopped resolved

@@ -17,7 +17,7 @@ from tests import ops
 WALKS, STEPS = 120, 160
 SIX_HOURS = 21600.0
 START = 1.7e9
-GAPS = (60.0, 60.0, 60.0, 60.125, 61.5, 300.0, 900.0, 3600.0)  # seconds between ticks
+GAPS = (7.5, 60.0, 60.0, 60.0, 60.125, 61.5, 300.0, 900.0, 3600.0)  # seconds between ticks
 SLEEPS = (60.0, 3600.0, 30000.0, 72 * 3600.0)
 JUMPS = (3600.0, 86400.0, 365 * 86400.0)
 

@@ -182,7 +182,15 @@ class HowACommandEnds(Processes):
         self.assertEqual(ops.Redactor().read(outcome.out), "a\ufffd\ufffdbred\nend")
 
     def test_standard_input_is_empty(self):
-        self.assertEqual(self.run_one("cat; echo end").out, b"end\n")
+        self.write("ours", b"our own input\n")
+        with open(self.path("ours")) as file:
+            kept = os.dup(0)
+            os.dup2(file.fileno(), 0)
+            try:
+                self.assertEqual(self.run_one("cat; echo end").out, b"end\n")
+            finally:
+                os.dup2(kept, 0)
+                os.close(kept)
 
     def test_standard_input_is_what_is_sent_through_it(self):
         text = b"x" * 200000 + "汉\n".encode()
@@ -576,6 +584,18 @@ class WhatNeedsAttention(unittest.TestCase):
                 self.assertTrue(any(pattern in line for pattern in self.PATTERNS), f"seed {seed}")
                 self.assertIn(line, text, f"seed {seed}")
                 self.assertLessEqual(len(line), 600)
+
+    def test_wherever_a_long_line_is_cut_its_words_stay_whole(self):
+        for word in (b" ALERT ", b" ACTION REQUIRED.", b" ALERTS ", b" REALERT ", b"_ALERT ", b" ALERT_"):
+            text = b"x" * 3000 + word + b"y" * 3000
+            wanted = bool(places(text, self.PATTERNS))
+            for place in range(2990, 3030):
+                for pieces in ([text[:place], text[place:]], [text[:place], text[place : place + 1], text[place + 1 :]], [text[:place]]):
+                    found = attend(self.PATTERNS, pieces)
+                    if len(pieces) > 1:
+                        self.assertEqual(len(found), int(wanted), (word, place))
+                    else:
+                        self.assertEqual(bool(found), bool(places(text[:place], self.PATTERNS)), (word, place))
 
     def test_a_word_far_into_a_long_line_is_shown_with_what_stands_around_it(self):
         text = b"-" * 100000 + b" ALERT disk full " + b"-" * 100000
