@@ -1204,7 +1204,9 @@ def found_text(value: Any) -> str:
     if odd is None:
         return "a list"
     item = value[odd]
-    return f"a NUL character in item {odd}" if isinstance(item, str) and "\0" in item else f"{found_text(item)} as item {odd}"
+    if isinstance(item, str) and "\0" in item:
+        return f"a NUL character in item {odd}"
+    return f"{'a list' if isinstance(item, list) else found_text(item)} as item {odd}"
 
 
 def path_text(path: tuple) -> str:
@@ -1994,7 +1996,7 @@ class State:
         for key, kind in (("jobs", dict), ("gates", dict), ("queue", list), ("outbox", list), ("receiver", dict), ("self", dict)):
             if not isinstance(raw.get(key), kind):
                 raw[key] = kind()
-        if self.own_memory().looked_at < (raw["self"].get("lookedAt") if is_number(raw["self"].get("lookedAt")) else 0.0):
+        if any(is_number(at) and at > now + 0.001 for at in (raw.get("savedAt"), raw["self"].get("lookedAt"))):
             self._set_back()
         raw["queue"] = [entry for entry in map(self._mended, raw["queue"]) if entry is not None]
         raw["outbox"] = [entry for entry in map(self._mended, raw["outbox"]) if entry and isinstance(entry.get("text"), str)]
@@ -2042,7 +2044,7 @@ class State:
         self.history.append({"at": round(self.now, 3), "event": event, **({"job": job_id} if job_id else {}), **facts})
 
     def _set_back(self) -> None:
-        """The clock was set back since the last tick: what is dated in the future happened now, from now on."""
+        """The clock was set back since this was saved: what is dated in the future happened now, from now on."""
         for job_id in list(self.jobs):
             self.remember(job_id, self.memory(job_id))
         for job_id in list(self.raw["gates"]):
@@ -2328,6 +2330,8 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     if look.state == UNKNOWN:
         return memory._replace(looked_at=when.at, looked_awake=when.awake, boot=when.boot, last_look=UNKNOWN, left_at=0.0)
     changed = memory.state != look.state
+    if look.run and memory.run and look.run != memory.run:
+        memory = memory._replace(completed_fired=False, completed_told=False)
     if look.state == RUNNING:
         memory = memory._replace(stalled_for=stalled_for(memory, look), completed_fired=False, completed_told=False)
         if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
@@ -2766,7 +2770,7 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
     left = [name for name in gate.verify_left if name != job_id]
     if not is_good:
         return gate._replace(verify="failed", verify_left=[*left, job_id])
-    return gate._replace(verify="pending" if left else "passed", verify_left=left)
+    return gate._replace(verify=gate.verify if left else "passed", verify_left=left)
 
 
 # ---- one-shot reads
@@ -3398,6 +3402,7 @@ class Store:
             raise BusyError(f"another process has held {self.lock_path('state')} for {STATE_LOCK_WAIT:g} s", f"lsof {self.lock_path('state')}")
         try:
             state, before = self._load()
+            state.raw["savedAt"] = round(state.now, 3)
             results = [apply(state) for apply in applies]
             self._save(state, before)
             return results
@@ -3968,6 +3973,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     try:
         reach("connect")
         connection.connect()
+        began = time.monotonic()
         watch.start()
         try:
             reach("send")
@@ -3975,7 +3981,10 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
             connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close"})
             reach("receive")
             response = connection.getresponse()
-            return response.status, response.read(65536)
+            raw = response.read(65536)
+            if time.monotonic() - began >= HTTP_TIMEOUT:
+                raise TimeoutError("no whole answer in time")
+            return response.status, raw
         except (OSError, http.client.HTTPException) as error:
             raise Lost(one_line(str(error) or type(error).__name__, 100)) from None
     except http.client.HTTPException as error:
@@ -4625,34 +4634,26 @@ def file_size(path: str) -> int:
         return 0
 
 
-def print_file(site: Site, path: str, begin: int = 0) -> None:
-    """What a command has written to its log from `begin` on, head and tail."""
-    stream = Stream(HEAD_KEPT, None)
-    try:
-        with open(path, "rb") as file:
-            file.seek(begin)
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                stream.feed(chunk)
-    except OSError:
-        return
-    text = site.redact.read(stream.kept())
-    print(text, end="" if text.endswith("\n") or not text else "\n")
-
-
 START_LOG_LIMIT = 2 << 20
 
 
 def prepare_job_dir(site: Site, job: Any) -> str:
-    """The job's own directory, its id written inside."""
+    """The job's own directory, its id written inside.  An OSError names it."""
     directory = site.store.job_dir(job.id)
-    make_private_dir(directory)
-    if not os.path.exists(os.path.join(directory, "id")):
-        fd = open_private(os.path.join(directory, "id"), os.O_WRONLY | os.O_TRUNC)
-        write_all(fd, job.id.encode("utf-8", "replace"))
-        os.close(fd)
     log = os.path.join(directory, "start.log")
-    if os.path.exists(log) and os.path.getsize(log) > START_LOG_LIMIT:
-        os.replace(log, log + ".1")
+    try:
+        make_private_dir(directory)
+        if not os.path.exists(os.path.join(directory, "id")):
+            fd = open_private(os.path.join(directory, "id"), os.O_WRONLY | os.O_TRUNC)
+            try:
+                write_all(fd, job.id.encode("utf-8", "replace"))
+            finally:
+                os.close(fd)
+        if file_size(log) > START_LOG_LIMIT:
+            os.replace(log, log + ".1")
+    except OSError as error:
+        error.filename = error.filename or directory
+        raise
     return directory
 
 
@@ -4995,7 +4996,7 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome)
         before = state.gate(job.id)
         own = f"verification {site.verifiers[job.id].index(check.id) + 1}: "
         now = remembered(make_plan(site, job), before.verify_salt, own)
-        same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
+        same = now == {label: value for label, value in before.verify_items.items() if label.startswith(own)}
         gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
         if gate != before:
             state.keep_gate(job.id, gate)
@@ -5351,12 +5352,32 @@ def warn_undelivered(delivered: Delivered) -> None:
         print(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again", file=sys.stderr)
 
 
+def show(text: str, stream: Any) -> None:
+    """Print what a command printed; a closed pipe must not keep us from saving the result."""
+    if text:
+        try:
+            print(text, end="" if text.endswith("\n") else "\n", file=stream, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def show_output(site: Site, outcome: Outcome) -> None:
     """What a command printed, on the same streams."""
-    for stream, raw in ((sys.stdout, outcome.out), (sys.stderr, outcome.err)):
-        text = site.redact.read(raw)
-        if text:
-            print(text, end="" if text.endswith("\n") else "\n", file=stream)
+    show(site.redact.read(outcome.out), sys.stdout)
+    show(site.redact.read(outcome.err), sys.stderr)
+
+
+def show_file(site: Site, path: str, begin: int = 0, stream: Any = None) -> None:
+    """What a command has written to its log from `begin` on, head and tail."""
+    kept = Stream(HEAD_KEPT, None)
+    try:
+        with open(path, "rb") as file:
+            file.seek(begin)
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                kept.feed(chunk)
+    except OSError:
+        return
+    show(site.redact.read(kept.kept()), stream or sys.stdout)
 
 
 # ==== GATE ===============================================================
@@ -5524,7 +5545,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         yield Change(lambda state: settle_write(site, state, job, outcome), urgent=True)
     finally:
         os.close(lock)
-    print_file(site, log)
+    show_file(site, log)
     phrase = outcome_phrase(outcome)
     code = JOB_FAILED if phrase else DONE
     print(site.say("write.done", job=job.id) if phrase is None else "error: " + phrase_text(site.lang, phrase), file=sys.stderr if phrase else sys.stdout)
@@ -6182,10 +6203,10 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
         yield Change(lambda state: end_start(state, job, outcome), urgent=True)
     finally:
         os.close(lock)
+    phrase = outcome_phrase(outcome)
     show_output(site, outcome)
     if not job.managed:
-        print_file(site, log, printed)
-    phrase = outcome_phrase(outcome)
+        show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
     if phrase is None:
         print(site.say("start.done", job=job.id))
         print(site.say("help.next", command=site.advise("status", job.id)))
@@ -6215,7 +6236,7 @@ def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
     if is_acting(memory, now):
         left = duration_text(memory.action_at + memory.action_for - now.at)
         raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", site.advise("status", job.id))
-    memory = wanted_again(memory)._replace(completed_fired=False, completed_told=False, stalled_for=0.0)
+    memory = wanted_again(memory)._replace(stalled_for=0.0)
     state.remember(
         job.id,
         memory._replace(action="start", action_at=now.at, action_for=job.policy.start_timeout_seconds + 10.0, action_id=marker),
@@ -6224,8 +6245,11 @@ def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
 
 
 def end_start(state: State, job: Any, outcome: Outcome) -> None:
-    state.remember(job.id, end_action(state.memory(job.id)))
     phrase = outcome_phrase(outcome)
+    memory = end_action(state.memory(job.id))
+    if phrase is None and not job.managed:  # a managed run has an identity: its completion cannot be taken for the last one's
+        memory = memory._replace(completed_fired=False, completed_told=False)
+    state.remember(job.id, memory)
     state.record("started" if phrase is None else "start failed", job.id, code=outcome.code)
 
 
@@ -6781,6 +6805,46 @@ def explain_lines(site: Site, row: Row) -> list:
     words, at = next_action(site, row)
     lines.append(site.say("explain.next", action=words + (" " + clock.full_text(at) if at else "")))
     return lines
+
+
+@command(
+    "history",
+    SOME_JOB,
+    option("--since", type=seconds_argument, default=DAY, metavar="S", help="how far back: 90, 15m, 2d; default: 1d"),
+    AS_JSON,
+    TRUST,
+    example="history nightly-index --since 2d",
+)
+def history(site: Site, args: Any) -> int:
+    """What happened: starts, runs, approvals, incidents, messages."""
+    since = site.clock.now().at - args.since
+    for item in history_records(site.store.history_path):
+        at: Any = item.get("at")
+        if not is_number(at) or at < since or args.job and item.get("job") != args.job:
+            continue
+        if args.json:
+            print(json.dumps(item, ensure_ascii=False))
+            continue
+        facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in item.items() if key not in ("at", "event", "job") and value not in ("", None))
+        print(f"{site.clock.full_text(at)}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}" + (f"  ({facts})" if facts else ""))
+    return DONE
+
+
+def history_records(path: str) -> Iterator[dict]:
+    """The records of both history files, the oldest first; lines that are torn are left out."""
+    for name in (path + ".1", path):
+        try:
+            with open(name, "rb") as file:
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            try:
+                item = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(item, dict):
+                yield item
 
 
 @command(

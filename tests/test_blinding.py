@@ -211,6 +211,15 @@ class TestNothingBlindsTheOthers(unittest.TestCase):
 
 
 class TestNothingIsLeftBehind(unittest.TestCase):
+    def test_a_grandchild_that_keeps_the_pipe_is_not_waited_for(self):
+        """It still lives when the tick has ended."""
+        for job in (bad_job(sh(f"sleep 20 & echo '{GOOD}'")), bad_check(sh("sleep 20 & echo fine"))):
+            with self.subTest(job["kind"]):
+                job["policy"].update(statusTimeoutSeconds=60, runTimeoutSeconds=60)
+                home = Installation(self, job)
+                self.assertEqual(home.call("tick", "--print-only").code, 0)
+                self.assertEqual(len(home.processes()), 1)
+
     def test_what_times_out_is_ended_with_all_it_started(self):
         away = "setsid sleep 61 & sleep 62 & sleep 63"
         home = Installation(self, bad_job(sh(away)), {**bad_check(sh(away)), "id": "bad check"})

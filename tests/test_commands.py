@@ -88,7 +88,7 @@ class TestExitCodes(Commands):
         home.configure()
         result = home.call("start", "reader")
         self.assertEqual(result.code, 1)
-        self.assertIn("no luck", result.err)
+        self.assertIn("no luck", result.out + result.err)
         self.assertIn("error: the start failed: exit code 5\nhelp: ", result.err)
         home.says("reader", running=True)
         result = home.call("stop", "reader")
@@ -598,11 +598,14 @@ class TestTheProcess(Commands):
         home.config["delivery"] = {"via": "command", "command": sh(f"cat >> {home.root}/told")}
         home.configure()
         files = ["--config-file", home.config_path, "--state-file", home.state_path]
-        home.env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-        result = home.real_call("tick", "--print-only", *files)
-        self.assertEqual((result.code, result.err), (0, ""))
-        for words in ("🛠️ Ops 快报", "第三页 ✓"):
-            self.assertIn(words, result.out)
+        for more in ({}, {"PYTHONIOENCODING": "ascii"}):
+            with self.subTest(more):
+                home.env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", **more}
+                shutil.rmtree(home.path("net", "state"), ignore_errors=True)
+                result = home.real_call("tick", "--print-only", *files)
+                self.assertEqual((result.code, result.err), (0, ""))
+                for words in ("🛠️ Ops 快报", "第三页 ✓"):
+                    self.assertIn(words, result.out)
         self.assertEqual(home.real_call("tick", *files), (0, "", "", []), "nothing is printed when all is well")
 
     def test_closed_standard_descriptors(self):
@@ -634,6 +637,15 @@ class TestTheProcess(Commands):
                 _out, err = process.communicate(timeout=30)
                 self.assertEqual(err or b"", b"")
                 self.assertIn(process.returncode, {"schema": (0,), "status": (0,), "-h": (0,), "stauts": (2,), "run": (1,)}[argv[0]])
+
+    def test_a_closed_pipe_loses_no_result(self):
+        home = Installation(self, check("c", "echo first; echo 'ALERT: the pond is empty'"))
+        reading, writing = os.pipe()
+        os.close(reading)
+        home.real("run", "c", stdout=writing, stderr=subprocess.DEVNULL).wait(30)
+        os.close(writing)
+        self.assertEqual(len(home.told_with("the pond is empty")), 1, home.told)
+        self.assertTrue(home.memory("c").get("ranAt"))
 
     def test_a_signal_ends_short_commands_first_and_leaves_the_state_whole(self):
         slow = "echo x >> begun; trap 'echo x >> ended; exit 1' TERM; sleep 60 & wait"

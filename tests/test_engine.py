@@ -253,6 +253,19 @@ def move_clocks(seconds):
     ops.Clock.now = now
 
 
+def die_once_it_runs(word):
+    """This process dies as soon as it has started the command that has `word` in it."""
+    spawn = ops.spawn
+
+    def spawn_and_die(argv, *args):
+        pid = spawn(argv, *args)
+        if word in argv[-1]:
+            os._exit(DIED)
+        return pid
+
+    ops.spawn = spawn_and_die
+
+
 STOPPED = {"running": False, "stopReason": "the disk went away"}
 MOVING = {"running": True, "progressKey": "7"}
 
@@ -392,7 +405,7 @@ class TestDyingAtEveryStep(unittest.TestCase):
 
     def test_nothing_is_resumed_twice(self):
         start = """echo x >> starts; echo '{"running": true, "completed": false, "progressKey": "9"}' > a.status"""
-        job = long_job("a", start, autoResume=True, autoResumeBackoffSeconds=60, startTimeoutSeconds=5, reportWhileRunning=False)
+        job = long_job("a", start, autoResume=True, autoResumeBackoffSeconds=0, startTimeoutSeconds=5, reportWhileRunning=False)
 
         def proves(test, home, place):
             starts = len(home.lines("starts"))
@@ -573,16 +586,7 @@ class TestNothingStartsWithoutReason(unittest.TestCase):
     def test_a_killed_tick_whose_run_lives_on_does_not_run_it_again(self):
         home = Installation(self, check("c", "echo begun >> runs; sleep 0.6; echo ended >> runs", everySeconds=3600))
 
-        def die_once_it_runs():
-            spawn = ops.spawn
-
-            def spawn_and_die(*args):
-                spawn(*args)
-                os._exit(DIED)
-
-            ops.spawn = spawn_and_die
-
-        self.assertEqual(home.tick(bend=die_once_it_runs).code, DIED)
+        self.assertEqual(home.tick(bend=lambda: die_once_it_runs("begun")).code, DIED)
         home.tick()
         self.assertLessEqual(len(home.lines("runs")), 1, "it lives: neither told nor run again")
         self.assertEqual(home.told, [])
@@ -594,6 +598,20 @@ class TestNothingStartsWithoutReason(unittest.TestCase):
         home.tick()
         self.assertEqual(home.lines("runs"), ["begun", "ended"] * 2)
         self.assertEqual(len(home.told_with("interrupted")), 1, home.told)
+
+    def test_a_killed_tick_whose_start_is_under_way_does_not_start_it_again(self):
+        start = """echo x >> starts; sleep 0.6; echo '{"running": true, "completed": false, "progressKey": "9"}' > a.status"""
+        home = Installation(self, long_job("a", start, autoResume=True, autoResumeBackoffSeconds=0, reportWhileRunning=False))
+        home.says("a", **STOPPED)
+        self.assertEqual(home.tick(bend=lambda: die_once_it_runs("starts")).code, DIED)
+        for _ in range(2):
+            self.assertEqual(home.tick().code, 0)
+        until = time.monotonic() + 20
+        while "true" not in home.read("a.status") and time.monotonic() < until:
+            time.sleep(0.05)
+        home.tick(later=200)
+        self.assertEqual(home.lines("starts"), ["x"], "the intention without a result blocks another start")
+        self.assertEqual(len(home.told_with("AUTORUN")), 1, home.told)
 
     def test_a_run_that_is_interrupted_twice_is_given_up_and_told(self):
         home = Installation(self, check("c", "echo x >> runs", everySeconds=3600))

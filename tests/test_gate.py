@@ -17,10 +17,11 @@ import warnings
 from unittest import mock
 
 from tests import botapi, ops
-from tests.test_engine import Installation, check, sh
+from tests.test_engine import Installation, check, long_job, sh
 
 SIDES = {"w": "a write", "v": "its verification"}
 LEAVE_A_MARK = "echo ran >> ran"
+WAIT = "n=0; until test -e go; do n=$((n+1)); test $n -gt 2000 && exit 99; sleep 0.01; done"  # for the file `go`, but not for ever
 
 
 def write(*argv, job_id="w", after=("v",), **more):
@@ -38,6 +39,7 @@ class Gatehouse(Installation):
     """An installation with a write, and short words for what is done with it."""
 
     def __init__(self, test, *jobs, **config):
+        self.digests: dict = {}
         super().__init__(test, *(jobs or (write(), proof())), **config)
 
     def plan(self, job="w", **how):
@@ -47,10 +49,16 @@ class Gatehouse(Installation):
         return result.out
 
     def digest(self, job="w", **how):
-        return re.search(r"^digest: ([0-9a-f]{64})$", self.plan(job, **how), re.M)[1]
+        found = re.search(r"^digest: ([0-9a-f]{64})$", self.plan(job, **how), re.M)[1]
+        self.digests[job, self.read(self.config_path)] = found
+        return found
+
+    def known_digest(self, job="w", **how):
+        """The digest as it was last shown for this config: one call less where no file has changed."""
+        return self.digests.get((job, self.read(self.config_path))) or self.digest(job, **how)
 
     def approve(self, job="w", *flags, **how):
-        result = self.call("approve", job, "--digest", self.digest(job, **how), *flags, **how)
+        result = self.call("approve", job, "--digest", self.known_digest(job, **how), *flags, **how)
         self.test.assertEqual((result.code, result.err), (0, ""))
         return result
 
@@ -77,6 +85,10 @@ class Gatehouse(Installation):
     @property
     def ran(self):
         return len(self.lines("ran"))
+
+    def settle(self):
+        """Wait until nothing of the latest run is alive."""
+        wait_for(self.test, lambda: not ops.marked_processes(self.gate().get("runId", "")))
 
     def gate(self, job="w"):
         return self.state.get("gates", {}).get(job, {})
@@ -233,16 +245,22 @@ class TestTheDigest(unittest.TestCase):
             with self.subTest(words):
                 self.addCleanup(ops_remove, home.path("moved"))
                 change(home)
-                self.assertNotEqual(home.digest(), digest)
-                result = home.must_block("changed since approval", name)
-                self.assertFalse(os.path.exists(home.path("ran")))
-                self.assertNotIn("spawn", result.steps[:8])
-                refused = home.call("approve", "w", "--digest", digest)
-                self.assertEqual(refused.code, 4, "the digest of yesterday approves nothing")
+                home.must_block("changed since approval", name)
+                self.assertNotEqual(home.events("refused")[-1]["digest"], digest)
             ops_remove(home.path("place"), home.path("moved"))
             home.reset(approved)
         self.assertEqual(home.digest(), digest)
         home.must_run()
+
+    def test_the_digest_of_yesterday_approves_nothing(self):
+        for words, change, _ in CHANGES[3:7]:
+            with self.subTest(words):
+                home = Bound(self)
+                digest = home.digest()
+                change(home)
+                self.assertNotEqual(home.digest(), digest)
+                self.assertEqual(home.call("approve", "w", "--digest", digest).code, 4)
+                home.must_block("not approved")
 
     def test_it_leaves_out_what_does_not_decide(self):
         def add_job(home):
@@ -272,7 +290,7 @@ class TestTheDigest(unittest.TestCase):
     def test_the_plan_shows_what_is_bound_and_what_is_not(self):
         home = Bound(self)
         plan = home.plan()
-        for words in ("tool job.script notes.txt", home.path("place/tools/tool"), "notes.txt  sha256 ", "write_local", "MODE=soft", "later.txt", "verifies it"):
+        for words in ("tool job.script notes.txt", home.path("place/tools/tool"), "notes.txt  sha256 ", "write_local", "MODE=soft", "verifies it"):
             self.assertIn(words, plan)
         self.assertRegex(plan, r"drawer .*contents are not bound")
 
@@ -381,7 +399,8 @@ class TestTheDigest(unittest.TestCase):
 
     def test_secrets_are_not_shown_and_not_kept(self):
         env = {"API_TOKEN": "correct-horse", "PIN_PASSWORD": "1234", "PLAIN": "visible"}
-        home = Gatehouse(self, write("/bin/echo", "--password=battery-staple", "--key", "correct-horse", env=env), {**proof(), "env": {"THE_KEY": "open sesame"}})
+        job = write("/bin/echo", "--password=battery-staple", "--key", "correct-horse", env=env)
+        home = Gatehouse(self, job, {**proof(), "env": {"THE_KEY": "open sesame"}})
         plan = home.plan()
         self.assertIn("PLAIN=visible", plan)
         home.approve()
@@ -436,15 +455,14 @@ class TestSingleUse(unittest.TestCase):
         self.assertLessEqual(set(codes[1:]), {4, 75})
 
     def test_of_eight_runs_at_the_same_moment_one_executes(self):
-        for _ in range(3):
-            home = Gatehouse(self)
-            home.approve()
-            codes = at_the_same_moment(home, [("run", "w")] * 8)
-            self.assertEqual((home.ran, codes.count(0)), (1, 1), codes)
-            self.assertLessEqual(set(codes), {0, 4, 75})
+        home = Gatehouse(self)
+        home.approve()
+        codes = at_the_same_moment(home, [("run", "w")] * 8)
+        self.assertEqual((home.ran, codes.count(0)), (1, 1), codes)
+        self.assertLessEqual(set(codes), {0, 4, 75})
 
     def test_approving_while_it_runs_does_not_let_it_run_beside_itself(self):
-        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; until test -e go; do sleep 0.01; done")), proof())
+        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; " + WAIT)), proof())
         home.approve()
         first = home.begin("run", "w")
         wait_for(self, lambda: home.ran)
@@ -462,28 +480,33 @@ class TestSingleUse(unittest.TestCase):
             home.change_gate(digest="0" * 64)
 
         rows = (
-            ("its time is over", 3600, lambda h: age(h, 3601), "expired"),
-            ("its own time is over", 60, lambda h: age(h, 61), "expired"),
-            ("it holds for no time", 0, lambda h: None, "expired"),
-            ("it was revoked", 3600, lambda h: h.call("revoke", "w"), "not approved"),
-            ("it is for another plan", 3600, forge, "changed since approval"),
-            ("its items are lost", 3600, lambda h: (forge(h), h.change_gate(items=None)), "changed since approval"),
-            ("its instant is lost", 3600, lambda h: h.change_gate(approvedAt=None), "expired"),
-            ("its length is no number", 3600, lambda h: h.change_gate(approvedFor="1e9"), "expired"),
-            ("its gate is no object", 3600, lambda h: h.set_state(gates={"w": ["digest"]}), "not approved"),
-            ("there are no gates", 3600, lambda h: h.set_state(gates=None), "not approved"),
+            ("its time is over", lambda h: age(h, 3601), "expired"),
+            ("its own time is over", lambda h: (age(h, 61), h.change_gate(approvedFor=60.0)), "expired"),
+            ("it holds for no time", lambda h: h.change_gate(approvedFor=0.0), "expired"),
+            ("it was revoked", lambda h: h.call("revoke", "w"), "not approved"),
+            ("it is for another plan", forge, "changed since approval"),
+            ("its items are lost", lambda h: (forge(h), h.change_gate(items=None)), "changed since approval"),
+            ("its instant is lost", lambda h: h.change_gate(approvedAt=None), "expired"),
+            ("its length is no number", lambda h: h.change_gate(approvedFor="1e9"), "expired"),
+            ("its gate is no object", lambda h: h.set_state(gates={"w": ["digest"]}), "not approved"),
+            ("there are no gates", lambda h: h.set_state(gates=None), "not approved"),
         )
-        for words, ttl, change, reason in rows:
+        home = Gatehouse(self)
+        home.approve()
+        approved = home.read(home.state_path)
+        for words, change, reason in rows:
             with self.subTest(words):
-                home = Gatehouse(self, write(approval={"ttlSeconds": ttl}), proof())
-                home.approve()
                 change(home)
                 home.must_block(reason)
-        for seconds, ttl in ((3590, 3600), (50, 60)):
+            home.put(home.state_path, approved)
+        age(home, 3590)
+        home.must_run()
+
+    def test_the_config_says_how_long_it_holds(self):
+        for ttl, is_open in ((0, False), (60, True)):
             home = Gatehouse(self, write(approval={"ttlSeconds": ttl}), proof())
             home.approve()
-            age(home, seconds)
-            home.must_run()
+            self.assertEqual(home.run(later=ttl - 10 if ttl else 0).code, 0 if is_open else 4)
 
     def test_a_longer_time_in_the_config_does_not_prolong_an_approval(self):
         home = Gatehouse(self, write(approval={"ttlSeconds": 60}), proof())
@@ -598,8 +621,8 @@ class TestTheRun(unittest.TestCase):
             home.put("evil/" + name, "#!/bin/sh\necho evil >> evil.log\n")
             os.chmod(home.path("evil/" + name), 0o755)
         home.approve()
-        bent = {"PATH": home.path("evil") + ":/usr/bin:/bin", "LD_PRELOAD": "/nowhere.so", "PYTHONPATH": home.path("evil"), "BASH_ENV": "/x", "ENV": "/x"}
-        home.env.update(bent, IFS="x", LANG="tlh", LD_LIBRARY_PATH="/x", GIT_DIR="/x", SOME_SECRET="1")
+        bent = {"PATH": home.path("evil") + ":/usr/bin:/bin", "LD_PRELOAD": "/nowhere.so", "PYTHONPATH": home.path("evil")}
+        home.env.update(bent, BASH_ENV="/x", ENV="/x", IFS="x", LANG="tlh", LD_LIBRARY_PATH="/x", GIT_DIR="/x", SOME_SECRET="1")
         for name, result in (("w", home.run()), ("v", home.run("v"))):
             with self.subTest(SIDES[name]):
                 self.assertEqual(result.code, 0, result.err)
@@ -656,7 +679,7 @@ class TestTheRun(unittest.TestCase):
         self.assertNotRegex(result.out, r"(?m) 9 ->")
 
     def test_a_hang_up_does_not_end_it(self):
-        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; until test -e go; do sleep 0.01; done")), proof())
+        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; " + WAIT)), proof())
         home.approve()
         begun = home.begin("run", "w")
         wait_for(self, lambda: home.ran)
@@ -665,12 +688,13 @@ class TestTheRun(unittest.TestCase):
         self.assertEqual((home.end(begun).code, home.gate()["run"]), (0, "good"))
 
     def test_an_interrupt_ends_it_and_its_outcome_is_unknown(self):
-        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; until test -e go; do sleep 0.01; done")), proof())
+        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; " + WAIT)), proof())
         home.approve()
         begun = home.begin("run", "w")
         wait_for(self, lambda: home.ran)
         os.kill(begun[0], signal.SIGTERM)
         self.assertEqual(home.end(begun).code, 143)
+        home.settle()
         home.tick()
         self.assertEqual((home.gate()["run"], home.ran), ("unknown", 1))
         home.must_block("not approved")
@@ -735,7 +759,7 @@ class TestDyingWriters(unittest.TestCase):
             died = home.run(die_before=step)
             if died.code != 87:
                 break
-            wait_for(self, lambda: not home.processes())
+            home.settle()
             with self.subTest(step=step, before=died.steps[-1:]):
                 gate = home.gate()
                 ran = home.ran
@@ -743,22 +767,20 @@ class TestDyingWriters(unittest.TestCase):
                 seen.add((gate.get("run", ""), ran))
                 self.assertLessEqual(ran, 1)
                 self.assertTrue(ran == 0 or gate.get("run"), "it ran, and its approval is still there")
-                home.tick()
-                home.tick()
+                for _ in range(2 if is_begun else 1):
+                    home.tick()
                 self.assertEqual(home.ran, ran, "a tick ran it again")
                 unknown = home.told_with("unknown")
                 self.assertEqual(len(unknown), 1 if is_begun else 0, "told once, and only if the outcome is not known")
                 if is_begun:
                     self.assertEqual(home.gate()["run"], "unknown")
-                if gate.get("run"):
-                    home.must_block()
-                else:
-                    home.must_run()
+                result = home.run()
+                self.assertEqual((result.code, home.ran), (4, ran) if gate.get("run") else (0, 1), result.err)
         self.assertEqual((died.code, home.ran), (0, 1))
         self.assertLessEqual({("", 0), ("begun", 0), ("begun", 1), ("good", 1)}, seen, "the steps are no longer where they were")
 
     def test_killed_while_the_write_goes_on(self):
-        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; until test -e go; do sleep 0.01; done; echo end >> ended")), proof())
+        home = Gatehouse(self, write(*sh(LEAVE_A_MARK + "; " + WAIT + "; echo end >> ended")), proof())
         home.approve()
         begun = home.begin("run", "w")
         wait_for(self, lambda: home.ran)
@@ -770,7 +792,8 @@ class TestDyingWriters(unittest.TestCase):
         home.must_block("has begun")
         self.assertEqual(home.told_with("unknown"), [])
         home.put("go", "")
-        wait_for(self, lambda: home.read("ended") and not home.processes())
+        wait_for(self, lambda: home.read("ended"))
+        home.settle()
         home.tick()
         self.assertEqual((home.gate()["run"], home.ran, len(home.told_with("unknown"))), ("unknown", 1, 1))
 
@@ -801,10 +824,8 @@ class TestVerification(unittest.TestCase):
                 result = home.run("w", "--verify")
                 self.assertEqual((result.code, home.ran), (0 if passes else 1, 1), result.err)
                 self.assertEqual(home.gate()["verify"], "passed" if passes else "failed")
-                self.assertEqual(home.shown()["gate"]["verification"], "passed" if passes else "failed")
                 self.assertEqual(len(home.told_with("ALERT", "verification failed")), 0 if passes else 1)
                 home.must_block("not approved" if passes else "failed: v")
-                self.assertEqual("verify failed" in home.call("status").out, not passes)
 
     def test_by_a_tick_it_is_the_same(self):
         for words, script, policy, passes in VERDICTS[:1] + VERDICTS[3:4] + VERDICTS[6:7]:
@@ -834,15 +855,16 @@ class TestVerification(unittest.TestCase):
 
     def test_the_states_of_a_gate_in_status(self):
         now = time.time()
+        waiting = {"run": "good", "verify": "pending", "verifyFor": 3900.0, "verifyLeft": ["v"]}
         rows = (
             ({}, "never ran", {"approved": False, "digest": None, "run": None, "verification": None, "overdue": False}),
             ({"digest": "d", "approvedAt": now, "approvedFor": 3600.0}, "approved", {"approved": True, "digest": "d"}),
             ({"digest": "d", "approvedAt": now - 3700, "approvedFor": 3600.0}, "never ran", {"approved": False, "digest": None}),
             ({"run": "begun", "runId": "x"}, "running", {"run": "begun"}),
             ({"run": "unknown", "runId": "x"}, "outcome?", {"run": "unknown"}),
-            ({"run": "good", "runEndedAt": now, "verify": "pending", "verifyFor": 3900.0}, "unverified", {"verification": "pending", "overdue": False}),
-            ({"run": "good", "runEndedAt": now - 4000, "verify": "pending", "verifyFor": 3900.0}, "overdue", {"verification": "pending", "overdue": True}),
-            ({"run": "good", "runEndedAt": now, "verify": "failed", "verifyLeft": ["v"]}, "verify failed", {"verification": "failed"}),
+            ({**waiting, "runEndedAt": now}, "unverified", {"verification": "pending", "overdue": False}),
+            ({**waiting, "runEndedAt": now - 4000}, "overdue", {"verification": "pending", "overdue": True}),
+            ({**waiting, "runEndedAt": now, "verify": "failed"}, "verify failed", {"verification": "failed"}),
         )
         home = Gatehouse(self)
         for gate, word, facts in rows:
@@ -872,7 +894,7 @@ class TestVerification(unittest.TestCase):
         self.assertEqual(len(home.told_with("RESOLVED")), 1)
 
     def test_one_that_began_before_the_write_does_not_count(self):
-        home = Gatehouse(self, write(), proof("touch looking; until test -e go; do sleep 0.01; done"))
+        home = Gatehouse(self, write(), proof("touch looking; " + WAIT))
         home.approve()
         begun = home.begin("run", "v")
         wait_for(self, lambda: os.path.exists(home.path("looking")))
@@ -919,7 +941,8 @@ class TestVerification(unittest.TestCase):
                 self.assertTrue(home.events("approved")[-1]["despite"])
 
     def test_all_of_several_must_pass(self):
-        home = Gatehouse(self, write(after=("v", "v2", {"jobId": "v3", "when": "failure"})), proof(), proof("test -e second", "v2"), proof("exit 1", "v3"))
+        job = write(after=("v", "v2", {"jobId": "v3", "when": "failure"}))
+        home = Gatehouse(self, job, proof(), proof("test -e second", "v2"), proof("exit 1", "v3"))
         home.approve()
         self.assertEqual(home.run("w", "--verify").code, 1)
         home.must_block("v2")
@@ -960,8 +983,7 @@ class TestVerification(unittest.TestCase):
         self.assertNotEqual(home.gate()["verify"], "passed")
 
     def test_a_long_job_cannot_verify(self):
-        long_job = {"id": "watch", "kind": "long_running_read", "risk": "read_only", "enabled": True, "commands": {"start": sh(":"), "status": sh("cat watch.status")}}
-        home = Gatehouse(self, write(after=("watch",)), long_job)
+        home = Gatehouse(self, write(after=("watch",)), long_job("watch"))
         home.says("watch", completed=True)
         home.approve()
         result = home.run("w", "--verify")
@@ -1179,7 +1201,7 @@ class Phone(Gatehouse):
         return re.search(r"w: (\d{8})\b", self.bot.requests[-1].text)[1]
 
     def guess(self, code, **how):
-        return self.call("approve", "w", "--digest", self.digest(**how), "--code", code, **how)
+        return self.call("approve", "w", "--digest", self.known_digest(**how), "--code", code, **how)
 
     @staticmethod
     def wrong(code, number=1):
@@ -1221,7 +1243,8 @@ class TestTheCode(unittest.TestCase):
     def test_without_it_nothing_is_approved(self):
         home = Phone(self)
         digest = home.digest()
-        for flags in ((), ("--digest", digest), ("--digest", digest, "--code", ""), ("--digest", digest, "--code", "00000000"), ("--code", "00000000")):
+        by_digest = ("--digest", digest)
+        for flags in ((), by_digest, (*by_digest, "--code", ""), (*by_digest, "--code", "00000000"), ("--code", "00000000")):
             with self.subTest(flags):
                 self.assertEqual(home.call("approve", "w", *flags).code, 4)
         code = home.request()
@@ -1331,21 +1354,21 @@ class TestTheCode(unittest.TestCase):
         def impatient():
             ops.HTTP_TIMEOUT = 0.15
 
-        rows = ("server_error", "bad_gateway", "garbage", "lost", "drop", "unauthorized", "blocked", "no_chat", "too_many", "no_code_with_200", "hang")
+        home = Phone(self)
+        rows = ("server_error", "bad_gateway", "garbage", "lost", "drop", "unauthorized", "blocked", "no_chat", "too_many", "denied_with_200", "hang")
         for name in rows:
             with self.subTest(name):
-                home = Phone(self)
+                home.set_state(gates={})
                 home.bot.always = getattr(botapi, name)
                 result = home.call("approve", "w", "--request", bend=impatient)
                 self.assertEqual(result.code, 3, result.err)
                 self.assertIn("void", result.err)
-                code = home.code
-                self.assertEqual(home.guess(code).code, 4)
-                home.bot.always = botapi.ok
-                home.tick()
-                self.assertEqual(len(home.bot.requests), 1, "it does not wait in the outbox")
-                self.assertEqual((home.state.get("outbox"), home.read("calls")), ([], ""), "nor is the program asked to bring it")
-                self.assertEqual(files_with(home, code), [])
+                self.assertEqual(home.guess(home.code).code, 4)
+                self.assertEqual(files_with(home, home.code), [])
+        home.bot.always = botapi.ok
+        home.tick()
+        self.assertEqual(len(home.bot.requests), len(rows), "none of them waits in the outbox")
+        self.assertEqual((home.state["outbox"], home.read("calls")), ([], ""), "nor is the program asked to bring it")
 
     def test_nobody_listens(self):
         home = Phone(self)
@@ -1356,7 +1379,8 @@ class TestTheCode(unittest.TestCase):
         self.assertEqual(home.read("calls"), "")
 
     def test_only_the_bot_api_brings_it(self):
-        for delivery in ({"via": "openclaw"}, {"via": "command", "command": sh("cat >> told")}, {"via": "none"}, {"via": "auto", "channel": "slack", "target": "C1"}):
+        command = {"via": "command", "command": sh("cat >> told")}
+        for delivery in ({"via": "openclaw"}, command, {"via": "none"}, {"via": "auto", "channel": "slack", "target": "C1"}):
             with self.subTest(delivery["via"]):
                 home = Phone(self, delivery=delivery)
                 self.assertEqual(home.call("approve", "w", "--request").code, 3)
@@ -1472,9 +1496,11 @@ class TestHistory(unittest.TestCase):
         home.run("w", "--verify")
         home.run()
         wanted = (
-            ("refused", {"reason": "gate.none"}), ("refused", {"reason": "gate.none"}), ("approval refused", {}), ("approval refused", {}),
-            ("approved", {"despite": False}), ("revoked", {}), ("revoked", {"digest": ""}), ("approved", {}), ("write begun", {}), ("write ended", {"code": 0}),
-            ("verification", {"result": "passed", "by": "v"}), ("refused", {"reason": "gate.none"}),
+            ("refused", {"reason": "gate.none"}), ("refused", {"reason": "gate.none"}),
+            ("approval refused", {}), ("approval refused", {}), ("approved", {"despite": False}),
+            ("revoked", {}), ("revoked", {"digest": ""}), ("approved", {}),
+            ("write begun", {}), ("write ended", {"code": 0}), ("verification", {"result": "passed", "by": "v"}),
+            ("refused", {"reason": "gate.none"}),
         )  # fmt: skip
         records = [record for record in home.history if record["event"] not in ("told", "run", "queued")]
         self.assertEqual([record["event"] for record in records], [event for event, _ in wanted])
@@ -1501,16 +1527,9 @@ class TestHistory(unittest.TestCase):
         code = home.request()
         home.guess(home.wrong(code))
         home.guess(code)
-        self.assertEqual([record["event"] for record in home.history if record["event"] != "told"], ["code requested", "approval refused", "approved"])
+        events = [record["event"] for record in home.history if record["event"] != "told"]
+        self.assertEqual(events, ["code requested", "approval refused", "approved"])
         self.assertNotIn(code, json.dumps(home.history))
-
-    def test_what_the_command_shows(self):
-        home = Gatehouse(self)
-        home.approve()
-        home.run("w", "--verify")
-        text = home.call("history", "w").out
-        for event in ("approved", "write begun", "write ended", "verification"):
-            self.assertIn(event, text)
 
 
 if __name__ == "__main__":
