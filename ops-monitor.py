@@ -333,7 +333,7 @@ def number_text(value: Any) -> str:
 
 def utf16_length(text: str) -> int:
     """UTF-16 units, in which Telegram counts."""
-    return len(text) + sum(1 for letter in text if ord(letter) > 0xFFFF)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def clip(text: str, limit: int, ending: str = " …") -> str:
@@ -1949,10 +1949,8 @@ def freeze(value: Any, raw: Optional[dict] = None) -> dict:
     """The JSON object of a record: what differs from absent, and keys that we do not know."""
     names = KEYS[type(value)]
     made = {key: item for key, item in (raw or {}).items() if key not in names}
-    blank = type(value)()
-    for key, name in names.items():
-        item = getattr(value, name)
-        if item != getattr(blank, name):
+    for (key, name), item, absent in zip(names.items(), value, type(value)()):
+        if item != absent:
             if name == "incidents":
                 old = (raw or {}).get("incidents")
                 kept = {kind: known for kind, known in old.items() if isinstance(known, dict)} if isinstance(old, dict) else {}
@@ -1996,7 +1994,8 @@ class State:
         for key, kind in (("jobs", dict), ("gates", dict), ("queue", list), ("outbox", list), ("receiver", dict), ("self", dict)):
             if not isinstance(raw.get(key), kind):
                 raw[key] = kind()
-        if any(is_number(at) and at > now + 0.001 for at in (raw.get("savedAt"), raw["self"].get("lookedAt"))):
+        saved: list = [raw.get("savedAt"), raw["self"].get("lookedAt")]
+        if any(is_number(at) and at > now + 0.001 for at in saved):
             self._set_back()
         raw["queue"] = [entry for entry in map(self._mended, raw["queue"]) if entry is not None]
         raw["outbox"] = [entry for entry in map(self._mended, raw["outbox"]) if entry and isinstance(entry.get("text"), str)]
@@ -2544,6 +2543,12 @@ def judge_flapping(decision: Decision, now: Instant) -> Decision:
     else:
         return decision
     return decision._replace(memory=memory, effects=(*decision.effects, effect))
+
+
+def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
+    """The monitor's own incidents.  They never count as flapping: its troubles have nothing to do with each other."""
+    decision = judge_incidents(make_policy(policy), findings, memory._replace(flips=[], flapping_at=0.0), now)
+    return decision._replace(memory=decision.memory._replace(flips=[], looked_at=now.at))
 
 
 # ---- resume: may it be started again by itself, and is it time?
@@ -4084,7 +4089,7 @@ def supervise(spec: dict) -> None:
 
     def watch(pid: int, log: int, bell: int) -> int:
         """Until the job ends; its wait status."""
-        before, pause = 0, 1.0
+        before, pause = 0, 0.02
         while True:
             select.select([bell], [], [], pause)
             try:
@@ -4097,7 +4102,7 @@ def supervise(spec: dict) -> None:
                 trim()
             if ended:
                 return status
-            pause = 0.02 if size - before > 1 << 20 else 1.0
+            pause = 0.02 if size - before > 1 << 20 else min(1.0, pause * 1.5)
             before = min(size, spec["log_kept"])
 
     try:
@@ -4312,6 +4317,7 @@ class Site:
         self.clock = store.clock
         self.env = env
         self.home = home
+        self.child_env = child_environment(env, home, {})  # of every job that declares nothing
         self.dirs = openclaw_dirs
         self.redact = Redactor(secret_values(env))
         for job in config.jobs.values():
@@ -4338,7 +4344,7 @@ class Site:
         return os.path.join(self.dirs.ours_dir, path)
 
     def environment(self, job: Any) -> dict:
-        return child_environment(self.env, self.home, job.env)
+        return {**self.child_env, **job.env} if job.env else self.child_env
 
     def fingerprint(self, job: Any) -> str:
         return command_fingerprint(job.commands.start, self.directory(job), job.env)
@@ -5993,8 +5999,7 @@ def tidy_house(site: Site, state: State, loud: bool) -> list:
     first = [line for line in lines if ": error: " in line]
     words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
     finding = Finding("config", ALERT, words) if first else None
-    decision = judge_incidents(make_policy(), {"config": finding, "config_file": None}, own, now)
-    decision = decision._replace(memory=decision.memory._replace(looked_at=now.at))
+    decision = judge_own({"config": finding, "config_file": None}, own, now)
     state.remember_own(decision.memory)
     for effect in decision.effects:
         notify(site, state, "", effect)
@@ -6070,7 +6075,7 @@ def say_undelivered(site: Site, delivered: Delivered, loud: bool) -> Flow:
 
 def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
     finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
-    decision = judge_incidents(make_policy(), {"delivery": finding}, state.own_memory(), site.clock.now())
+    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
     state.remember_own(decision.memory)
     if finding is None or not (loud or decision.effects):
         return []
@@ -6101,10 +6106,9 @@ def tick_without_config(files: Files, args: Any, error: UsageError) -> int:
 
 def tell_config(site: Site, problem: str) -> Flow:
     def apply(state: State) -> bool:
-        policy = make_policy({"alertAfter": 2})
         finding = Finding("config_file", ALERT, Phrase("config.unusable", {"problem": problem}))
-        decision = judge_incidents(policy, {"config_file": finding}, state.own_memory(), site.clock.now())
-        state.remember_own(decision.memory._replace(looked_at=state.now))
+        decision = judge_own({"config_file": finding}, state.own_memory(), site.clock.now(), alertAfter=2)
+        state.remember_own(decision.memory)
         for effect in decision.effects:
             notify(site, state, "", effect)
         return bool(decision.effects)
