@@ -111,6 +111,7 @@ class CommandLine:
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())  # a tick works in its jobs' directories
         self.home = os.path.realpath(folder.name)
         self.config_file = os.path.join(self.home, "ops-jobs.json")
         self.state_file = os.path.join(self.home, "state", "ops-monitor.json")

@@ -250,6 +250,7 @@ class TheExampleWorksAsItStands(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())  # a tick works in its jobs' directories
         self.home = pathlib.Path(os.path.realpath(folder.name))
         self.config_file = self.home / "net" / "config" / "ops-jobs.json"
         self.config_file.parent.mkdir(mode=0o700, parents=True)

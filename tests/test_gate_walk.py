@@ -16,7 +16,7 @@ from tests import ops
 from tests.test_engine import sh
 from tests.test_gate import Gatehouse, proof, write
 
-WALKS, TICKS = 15, 3
+WALKS, TICKS = 12, 3
 LEAVE_A_LINE = 'echo "$OPS_RUN" >> written'
 WRITES = ("w", "w2", "写")
 READS = ("v", "v2", "watch")

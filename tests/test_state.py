@@ -33,6 +33,7 @@ class Installation:
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())  # a tick works in its jobs' directories
         self.home = pathlib.Path(os.path.realpath(folder.name))
         self.config_file = self.home / "ops-jobs.json"
         self.state_file = self.home / "state" / "ops-monitor.json"

@@ -401,6 +401,7 @@ class Reports(ThirdLanguage):
         super().setUp()
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())  # a tick works in its jobs' directories
         self.root = pathlib.Path(os.path.realpath(directory.name))
         patch = mock.patch.dict(os.environ, {"HOME": str(self.root), "OPENCLAW_HOME": str(self.root)})
         patch.start()
