@@ -306,7 +306,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 def duration_text(seconds: float) -> str:
     """`95` -> `1m 35s`; at most two units, none of them zero unless all are."""
     if 0 < seconds < 10 and seconds != int(seconds):
-        return f"{seconds:.1f}s" if seconds >= 0.1 else f"{seconds:.3g}s"
+        return format(seconds, ".1f" if seconds >= 0.1 else ".3g") + "s"
     left = max(0, int(seconds + 0.5))
     parts = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
@@ -327,7 +327,7 @@ def duration_seconds(text: str) -> float:
 def number_text(value: Any) -> str:
     """A number as it was written; true and false as JSON writes them."""
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value).lower()
     return getattr(value, "text", None) or str(value)
 
 
@@ -336,17 +336,13 @@ def utf16_length(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def clip(text: str, limit: int, ending: str = " …") -> str:
+def clip(text: str, limit: int) -> str:
     """`text` cut to `limit` UTF-16 units; the cut shows."""
-    if len(text) * 2 <= limit or utf16_length(text) <= limit:
+    units = text.encode("utf-16-le", "surrogatepass")
+    if len(units) <= 2 * limit:
         return text
-    room = limit - utf16_length(ending)
-    units = 0
-    for index, letter in enumerate(text):
-        units += 2 if ord(letter) > 0xFFFF else 1
-        if units > room:
-            return text[:index] + ending
-    return text
+    kept = units[: 2 * max(0, limit - 2)].decode("utf-16-le", "surrogatepass")
+    return (kept if text.startswith(kept) else kept[:-1]) + " …"  # half a letter is none
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -367,22 +363,18 @@ def display_width(text: str) -> int:
         return len(text)
     import unicodedata  # 1 MB of tables: only for text that needs them
 
-    def columns(letter: str) -> int:
-        if unicodedata.combining(letter) or letter in "\u200d\ufe0f":
-            return 0
-        return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-    return sum(map(columns, text))
+    shown = [letter for letter in text if not unicodedata.combining(letter) and letter not in "\u200d\ufe0f"]
+    return len(shown) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in shown)
 
 
 def pad(text: str, columns: int) -> str:
-    return text + " " * max(0, columns - display_width(text))
+    return text + " " * (columns - display_width(text))
 
 
 def camel(name: str) -> str:
     """`looked_at` -> `lookedAt`."""
     first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    return first + "".join(map(str.capitalize, rest))
 
 
 def snake(key: str) -> str:
@@ -394,8 +386,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` most probably means, or ''."""
     import difflib  # dear and rare: only after a mistake
 
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else ""
+    return (difflib.get_close_matches(word, known, n=1) or [""])[0]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """How a sentence about an unknown word goes on."""
+    near = nearest(word, known)
+    return f"; did you mean '{near}'?" if near else ""
 
 
 def masked_digits(text: str) -> str:
@@ -441,11 +438,7 @@ UNPRINTABLE = r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b
 
 def secret_values(env: dict) -> set:
     """Values of 8 or more characters whose names say that they are secret."""
-    return {
-        value
-        for name, value in env.items()
-        if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES)
-    }
+    return {value for name, value in env.items() if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES)}
 
 
 class Redactor:
@@ -465,9 +458,9 @@ class Redactor:
         if not text or text.isdigit():
             return text
         text = re.sub(CREDENTIALS, MASK, text)
-        if "=" in text or ":" in text or "earer" in text or "asic" in text:
-            text = re.sub(LABELLED, lambda match: match.group(1) + MASK, text)
-            text = re.sub(URL_PASSWORD, lambda match: match.group(1) + MASK + "@", text)
+        if "=" in text or ":" in text or re.search("(?i)bearer|basic", text):
+            text = re.sub(LABELLED, rf"\1{MASK}", text)
+            text = re.sub(URL_PASSWORD, rf"\1{MASK}@", text)
         return text
 
     def tidy(self, text: str) -> str:
@@ -489,7 +482,7 @@ class Redactor:
             return {self.tidy(str(key)): self.scrub(item, depth - 1) for key, item in value.items()}
         if isinstance(value, list) and depth:
             return [self.scrub(item, depth - 1) for item in value]
-        return value if isinstance(value, (int, float, bool)) or value is None else MASK
+        return value if value is None or isinstance(value, (int, float)) else MASK
 
 
 # ==== MESSAGES ===========================================================
@@ -836,12 +829,13 @@ PIECES = r"""(?sx)
   | (?P<mark> [\[\]{}:,] )
   | (?P<text> "[^"\\\n\r]*(?:\\(?:\r\n|.)[^"\\\n\r]*)*" | '[^'\\\n\r]*(?:\\(?:\r\n|.)[^'\\\n\r]*)*' )
   | (?P<word> (?:[^\s\ufeff\[\]{}:,"'/\\]+|\\u[0-9a-fA-F]{4})+ )
-  | (?P<odd>  /\*|. )"""
+  | (?P<odd>  /\*|. )
+  | (?P<end>  \Z )"""
 ESCAPES = r"(?s)((?:\\u[0-9a-fA-F]{4})+)|\\x([0-9a-fA-F]{2})|\\(0[0-9]|\r\n|.)"
 LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0",
            "\n": "", "\r": "", "\r\n": "", "\u2028": "", "\u2029": ""}
-CONSTANTS = {"true": True, "false": False, "null": None}
-NUMBER_FORMS = (  # integers longer than Python agrees to print become floats, as in JavaScript all numbers are
+WORD_FORMS = (  # integers longer than Python agrees to print become floats, as in JavaScript all numbers are
+    (r"true|false|null", json.loads),
     (r"[+-]?(?:0|[1-9][0-9]{0,4299})", int),
     (r"[+-]?0[xX][0-9a-fA-F]{1,3500}", lambda word: int(word, 16)),
     (r"[+-]?(?:Infinity|NaN|(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)", float),
@@ -857,11 +851,6 @@ class Malformed(ValueError):
         self.problem, self.line, self.column = problem, line, column
 
 
-class Reading(NamedTuple):
-    value: Any
-    places: dict  # path, such as ("jobs", 2, "id"), or () for the root -> (line, column) of the value
-
-
 def pieces_of(text: str):
     """Yields (kind, source, line, column) of all but white space and comments; the last is the end."""
     line, line_start = 1, 0
@@ -872,7 +861,6 @@ def pieces_of(text: str):
         if "\n" in source:
             line += source.count("\n")
             line_start = found.start() + source.rfind("\n") + 1
-    yield "end", "", line, len(text) - line_start + 1
 
 
 def unescape(found: re.Match) -> str:
@@ -887,13 +875,16 @@ def unescape(found: re.Match) -> str:
     return LETTERS.get(other, other)
 
 
-class JsonReader:
-    """Turns pieces into values. It stands on the first piece that is not yet used."""
+class Reading:
+    """A text as a value, and where each part of it stands.  While reading, it is at the first piece not yet used."""
 
     def __init__(self, text: str, duplicates: str):
         self.pieces, self.duplicates = pieces_of(text), duplicates
-        self.places: dict = {}
+        self.places: dict = {}  # path, such as ("jobs", 2, "id"), or () for the root -> (line, column) of the value
         self.step()
+        self.value = self.read(())
+        if self.kind != "end":
+            raise self.missing("the end")
 
     def step(self) -> None:
         self.kind, self.source, self.line, self.column = next(self.pieces)
@@ -911,7 +902,7 @@ class JsonReader:
         shown = {"end": "the end", "text": "a text"}.get(self.kind) or repr(self.source[:20])
         return self.error(UNCLOSED.get(self.source) or f"expected {wanted}, found {shown}")
 
-    def value(self, path: tuple) -> Any:
+    def read(self, path: tuple) -> Any:
         self.places[path] = (self.line, self.column)
         if self.source in ("{", "["):
             return self.members(path, "}" if self.source == "{" else "]")
@@ -927,7 +918,7 @@ class JsonReader:
         members: dict = {}
         while self.source != close:
             key = self.key(members) if close == "}" else len(members)
-            members[key] = self.value((*path, key))
+            members[key] = self.read((*path, key))
             if self.source != close:
                 self.take(",", f"',' or '{close}'")
         self.step()
@@ -935,7 +926,7 @@ class JsonReader:
 
     def key(self, members: dict) -> str:
         """The next key, a text or a name as in ECMAScript 5, and its colon."""
-        key = self.text() if self.kind in ("text", "word") else ""
+        key = self.text()
         if self.kind != "text" and not key.replace("$", "_").isidentifier():
             raise self.missing("a key or '}'")
         if self.duplicates == "refuse" and key in members:
@@ -952,11 +943,9 @@ class JsonReader:
             raise self.error(f"unknown escape \\{error}") from None
 
     def word(self) -> Any:
-        if self.source in CONSTANTS:
-            return CONSTANTS[self.source]
-        for pattern, number in NUMBER_FORMS:
+        for pattern, meaning in WORD_FORMS:
             if re.fullmatch(pattern, self.source):
-                return number(self.source)
+                return meaning(self.source)
         if re.match("[+-]?0[oO]?[0-9]", self.source):
             raise self.error("octal numbers are not accepted")
         raise self.missing("a value")
@@ -964,19 +953,22 @@ class JsonReader:
 
 def read_tolerant(text: str, duplicates: str = "last") -> Reading:
     """`text` read as JSON5; of equal keys the last wins, or with "refuse" the second is Malformed."""
-    reader = JsonReader(text[1:] if text[:1] == "\ufeff" else text, duplicates)
-    value = reader.value(())
-    if reader.kind != "end":
-        raise reader.missing("the end")
-    return Reading(value, reader.places)
+    return Reading(text.removeprefix("\ufeff"), duplicates)
 
 
-def parse_json(text: str) -> Any:
+def without_duplicates(pairs: list) -> dict:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("duplicate key")
+    return members
+
+
+def parse_json(text: str, duplicates: str = "last") -> Any:
     """The value of `text`, read strictly (fast) or else tolerantly; raises Malformed."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=without_duplicates if duplicates == "refuse" else None)
     except (ValueError, RecursionError):
-        return read_tolerant(text).value
+        return read_tolerant(text, duplicates).value
 
 
 # ==== CONFIG =============================================================
@@ -990,8 +982,7 @@ class Kind(NamedTuple):
     expected: str
     accepts: Callable[[Any], bool]
     schema: dict
-    section: str = ""  # the value is an object of this section of FIELDS
-    many: bool = False  # … or a list of such objects
+    section: str = ""  # the value is an object of this section of FIELDS, or a list of such objects
 
 
 class Field(NamedTuple):
@@ -1017,147 +1008,164 @@ def is_argv(value: Any) -> bool:
 
 
 def is_environment(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        key and "=" not in key and is_text(key) and is_text(item) for key, item in value.items()
-    )
+    return isinstance(value, dict) and all(re.fullmatch(r"[^=\0]+", key) and is_text(item) for key, item in value.items())
 
 
-def is_clock(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value))
+def is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
 
 
-def one_of(*words: str) -> Kind:
-    return Kind("one of " + ", ".join(words), lambda value: value in words if isinstance(value, str) else False, {"enum": list(words)})
-
-
-def section(name: str) -> Kind:
-    return Kind("an object", lambda value: isinstance(value, dict), {"$ref": f"#/$defs/{name}"}, section=name)
-
-
-def list_of(name: str) -> Kind:
-    return Kind("a list of objects", lambda value: isinstance(value, list), {"type": "array", "items": {"$ref": f"#/$defs/{name}"}}, section=name, many=True)
-
-
-TEXT = Kind("text", is_text, {"type": "string"})
-JOB_ID = Kind(
-    "printable text of 1 to 128 characters",
-    lambda value: isinstance(value, str) and 0 < len(value) <= 128 and value.isprintable(),
-    {"type": "string", "minLength": 1, "maxLength": 128},
-)
-TEXT_OR_NUMBER = Kind("text or a whole number", lambda value: is_text(value) or type(value) is int, {"type": ["string", "integer"]})
-BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool), {"type": "boolean"})
-SECONDS = Kind("a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, {"type": "number", "minimum": 0})
-COUNT = Kind("a whole number, 0 or more", lambda value: type(value) is int and value >= 0, {"type": "integer", "minimum": 0})
-LOOKS = Kind("a whole number, 1 or more", lambda value: type(value) is int and value >= 1, {"type": "integer", "minimum": 1})
-PARALLEL = Kind("a whole number from 1 to 256", lambda value: type(value) is int and 1 <= value <= 256, {"type": "integer", "minimum": 1, "maximum": 256})
-ARGV = Kind("a list of texts, the program first", is_argv, {"type": "array", "items": {"type": "string"}, "minItems": 1})
-TEXTS = Kind(
-    "a list of texts that are not empty",
-    lambda value: isinstance(value, list) and all(is_text(item) and item.strip() for item in value),
-    {"type": "array", "items": {"type": "string", "minLength": 1}},
-)
-ENVIRONMENT = Kind("an object of texts", is_environment, {"type": "object", "additionalProperties": {"type": "string"}})
-CLOCK = Kind("a time of day like 23:00", is_clock, {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"})
-ANYTHING = Kind("anything", lambda value: True, {})
-
+CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
+KINDS = {
+    "version": Kind("1", lambda value: value == 1 and is_number(value), {"const": 1}),
+    "text": Kind("text", is_text, {"type": "string"}),
+    "id": Kind(
+        "printable text of 1 to 128 characters",
+        lambda value: isinstance(value, str) and 0 < len(value) <= 128 and value.isprintable(),
+        {"type": "string", "minLength": 1, "maxLength": 128},
+    ),
+    "text or number": Kind("text or a whole number", lambda value: is_text(value) or type(value) is int, {"type": ["string", "integer"]}),
+    "boolean": Kind("true or false", lambda value: isinstance(value, bool), {"type": "boolean"}),
+    "seconds": Kind("a number of seconds, 0 or more", lambda value: is_number(value) and value >= 0, {"type": "number", "minimum": 0}),
+    "count": Kind("a whole number, 0 or more", is_count, {"type": "integer", "minimum": 0}),
+    "looks": Kind("a whole number, 1 or more", lambda value: is_count(value, 1), {"type": "integer", "minimum": 1}),
+    "parallel": Kind(
+        "a whole number from 1 to 256", lambda value: is_count(value, 1) and value <= 256, {"type": "integer", "minimum": 1, "maximum": 256}
+    ),
+    "argv": Kind("a list of texts, the program first", is_argv, {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    "texts": Kind(
+        "a list of texts that are not empty",
+        lambda value: isinstance(value, list) and all(is_text(item) and item.strip() for item in value),
+        {"type": "array", "items": {"type": "string", "minLength": 1}},
+    ),
+    "environment": Kind("an object of texts", is_environment, {"type": "object", "additionalProperties": {"type": "string"}}),
+    "clock": Kind(
+        "a time of day like 23:00",
+        lambda value: isinstance(value, str) and bool(re.fullmatch(CLOCK, value)),
+        {"type": "string", "pattern": f"^{CLOCK}$"},
+    ),
+}
 REQUIRED = "(required)"
 
+
+def kind_named(words: str) -> Kind:
+    """The Kind that a row names: one of KINDS, or `one of A, B`, `object of SECTION`, `list of SECTION`."""
+    form, _, name = words.partition(" of ")
+    if form == "one":
+        return Kind(words, lambda value: isinstance(value, str) and value in name.split(", "), {"enum": name.split(", ")})
+    reference = {"$ref": f"#/$defs/{name}"}
+    if form == "object":
+        return Kind("an object", lambda value: isinstance(value, dict), reference, name)
+    if form == "list":
+        return Kind("a list of objects", lambda value: isinstance(value, list), {"type": "array", "items": reference}, name)
+    return KINDS[words]
+
+
+def rows(table: str) -> tuple:
+    """A Field for each line `key | kind | default as JSON | doc`.  As text, a table costs each start less than as code."""
+    fields = []
+    for line in table.strip().split("\n"):
+        key, kind, default, doc = map(str.strip, line.split("|"))
+        fields.append(Field(key, kind_named(kind), REQUIRED if default == REQUIRED else json.loads(default), doc))
+    return tuple(fields)
+
+
 FIELDS = {
-    "config": (
-        Field("version", Kind("1", lambda value: value == 1 and is_number(value), {"const": 1}), REQUIRED, "format of this file"),
-        Field("jobs", list_of("job"), REQUIRED, "the jobs"),
-        Field("defaults", section("policy"), {}, "policy keys for every job"),
-        Field("monitor", section("monitor"), {}, "settings of the monitor itself"),
-        Field("delivery", section("delivery"), {}, "how a person is told"),
-    ),
-    "monitor": (
-        Field("language", one_of("en", "zh"), "en", "language of messages, status and explain"),
-        Field("timezone", TEXT, None, "IANA name for quiet hours and times; default: local"),
-        Field("host", TEXT, "", "shown in the header of every message"),
-        Field("parallel", PARALLEL, 32, "commands that run at once"),
-        Field("digestAt", CLOCK, None, "time of one quiet message a day; default: none"),
-        Field("afterTick", ARGV, None, "command run after each good tick; default: none"),
-    ),
-    "delivery": (
-        Field("via", one_of("auto", "openclaw", "api", "command", "none"), "auto", "the way to the person"),
-        Field("channel", TEXT, "telegram", "a channel that openclaw knows; only telegram goes by the Bot API"),
-        Field("target", TEXT_OR_NUMBER, None, "chat; default: found in OpenClaw's config"),
-        Field("threadId", TEXT_OR_NUMBER, None, "topic of the chat; default: none"),
-        Field("account", TEXT, None, "OpenClaw account; default: OpenClaw's default"),
-        Field("command", ARGV, None, "for via command: gets the text on stdin; default: none"),
-    ),
-    "job": (
-        Field("id", JOB_ID, REQUIRED, "unique name"),
-        Field("name", TEXT, None, "shown in reports; default: the id"),
-        Field("kind", one_of(LONG_READ, CHECK, WRITE), REQUIRED, "what sort of work it is"),
-        Field("risk", one_of(READ_ONLY, "write_local", "write_external"), REQUIRED, "what it may change"),
-        Field("enabled", BOOLEAN, False, "false stops looks, auto-resume and everySeconds"),
-        Field("cwd", TEXT, None, "working directory, `~` expands; default: OpenClaw's state dir"),
-        Field("env", ENVIRONMENT, {}, "added to the environment"),
-        Field("commands", section("commands"), REQUIRED, "argv lists; never a shell"),
-        Field("managed", BOOLEAN, False, "long jobs: the framework runs and watches commands.start"),
-        Field("policy", section("policy"), {}, "when to speak and act"),
-        Field("approval", section("approval"), None, "writes only; default: none"),
-        Field("after", list_of("after"), [], "jobs queued when this one ends"),
-    ),
-    "commands": (
-        Field("start", ARGV, None, "long jobs: starts the work and returns (managed: is the work)"),
-        Field("status", ARGV, None, "long jobs: prints one JSON object"),
-        Field("stop", ARGV, None, "long jobs, optional: ends the work"),
-        Field("run", ARGV, None, "one-shot jobs: the work"),
-    ),
-    "policy": (
-        Field("reportEverySeconds", SECONDS, 1800, "routine progress while running; 0 = none by time"),
-        Field("onlyOnChange", BOOLEAN, True, "also report when progress has changed"),
-        Field("minReportSeconds", SECONDS, 300, "such extra reports come no closer than this"),
-        Field("reportWhileRunning", BOOLEAN, True, "false: only completion and trouble"),
-        Field("stallSeconds", SECONDS, 3600, "running this long with the same progressKey is a stall; 0 = off"),
-        Field("onStall", one_of("alert", "restart"), "alert", "restart: stop, then start, as a resume attempt"),
-        Field("autoResume", BOOLEAN, False, "start again what was interrupted"),
-        Field("autoResumeBackoffSeconds", SECONDS, 900, "wait after the first attempt; doubles, at most 6 h"),
-        Field("autoResumeMaxAttempts", COUNT, 5, "attempts in a row; 0 = no limit"),
-        Field("quietHours", section("quietHours"), {}, "routine is held meanwhile"),
-        Field("alertRepeatSeconds", SECONDS, 14400, "first reminder; each next wait doubles, at most 24 h; 0 = never"),
-        Field("alertAfter", LOOKS, 1, "looks in a row that must agree before an incident opens"),
-        Field("everySeconds", SECONDS, 0, "one_shot_read: run by tick on this grid; 0 = not"),
-        Field("statusTimeoutSeconds", SECONDS, 30, "limit of commands.status"),
-        Field("startTimeoutSeconds", SECONDS, 60, "limit of commands.start"),
-        Field("stopTimeoutSeconds", SECONDS, 60, "limit of commands.stop"),
-        Field("runTimeoutSeconds", SECONDS, None, "limit of commands.run; default: 300, writes 3600"),
-        Field("attentionPatterns", TEXTS, ["ACTION REQUIRED", "ALERT"], "whole words in a run's output that a person must see"),
-    ),
-    "quietHours": (
-        Field("start", CLOCK, "23:00", "first quiet minute, local"),
-        Field("end", CLOCK, "08:00", "first minute that is not quiet; equal to start = none"),
-    ),
-    "approval": (
-        Field("via", one_of("local", "telegram"), "local", "telegram: also needs a one-time code"),
-        Field("ttlSeconds", SECONDS, 3600, "how long an approval holds"),
-        Field("required", BOOLEAN, True, "v1; false grants nothing"),
-        Field("granted", BOOLEAN, False, "v1; true grants nothing"),
-    ),
-    "after": (
-        Field("jobId", JOB_ID, REQUIRED, "the job to queue"),
-        Field("when", one_of("success", "failure", "always"), "success", "which endings count"),
-        Field("delaySeconds", SECONDS, 0, "wait before it runs"),
-    ),
+    "config": rows("""
+    version  | version            | (required) | format of this file
+    jobs     | list of job        | (required) | the jobs
+    defaults | object of policy   | {}         | policy keys for every job
+    monitor  | object of monitor  | {}         | settings of the monitor itself
+    delivery | object of delivery | {}         | how a person is told
+    """),
+    "monitor": rows("""
+    language  | one of en, zh | "en" | language of messages, status and explain
+    timezone  | text          | null | IANA name for quiet hours and times; default: local
+    host      | text          | ""   | shown in the header of every message
+    parallel  | parallel      | 32   | commands that run at once
+    digestAt  | clock         | null | time of one quiet message a day; default: none
+    afterTick | argv          | null | command run after each good tick; default: none
+    """),
+    "delivery": rows("""
+    via      | one of auto, openclaw, api, command, none | "auto"     | the way to the person
+    channel  | text                                      | "telegram" | a channel that openclaw knows; only telegram goes by the Bot API
+    target   | text or number                            | null       | chat; default: found in OpenClaw's config
+    threadId | text or number                            | null       | topic of the chat; default: none
+    account  | text                                      | null       | OpenClaw account; default: OpenClaw's default
+    command  | argv                                      | null       | for via command: gets the text on stdin; default: none
+    """),
+    "job": rows("""
+    id       | id                                                      | (required) | unique name
+    name     | text                                                    | null       | shown in reports; default: the id
+    kind     | one of long_running_read, one_shot_read, one_shot_write | (required) | what sort of work it is
+    risk     | one of read_only, write_local, write_external           | (required) | what it may change
+    enabled  | boolean                                                 | false      | false stops looks, auto-resume and everySeconds
+    cwd      | text                                                    | null       | working directory, `~` expands; default: OpenClaw's state dir
+    env      | environment                                             | {}         | added to the environment
+    commands | object of commands                                      | (required) | argv lists; never a shell
+    managed  | boolean                                                 | false      | long jobs: the framework runs and watches commands.start
+    policy   | object of policy                                        | {}         | when to speak and act
+    approval | object of approval                                      | null       | writes only; default: none
+    after    | list of after                                           | []         | jobs queued when this one ends
+    """),
+    "commands": rows("""
+    start  | argv | null | long jobs: starts the work and returns (managed: is the work)
+    status | argv | null | long jobs: prints one JSON object
+    stop   | argv | null | long jobs, optional: ends the work
+    run    | argv | null | one-shot jobs: the work
+    """),
+    "policy": rows("""
+    reportEverySeconds       | seconds               | 1800                         | routine progress while running; 0 = none by time
+    onlyOnChange             | boolean               | true                         | also report when progress has changed
+    minReportSeconds         | seconds               | 300                          | such extra reports come no closer than this
+    reportWhileRunning       | boolean               | true                         | false: only completion and trouble
+    stallSeconds             | seconds               | 3600                         | running this long with the same progressKey is a stall; 0 = off
+    onStall                  | one of alert, restart | "alert"                      | restart: stop, then start, as a resume attempt
+    autoResume               | boolean               | false                        | start again what was interrupted
+    autoResumeBackoffSeconds | seconds               | 900                          | wait after the first attempt; doubles, at most 6 h
+    autoResumeMaxAttempts    | count                 | 5                            | attempts in a row; 0 = no limit
+    quietHours               | object of quietHours  | {}                           | routine is held meanwhile
+    alertRepeatSeconds       | seconds               | 14400                        | first reminder; each next wait doubles, at most 24 h; 0 = never
+    alertAfter               | looks                 | 1                            | looks in a row that must agree before an incident opens
+    everySeconds             | seconds               | 0                            | one_shot_read: run by tick on this grid; 0 = not
+    statusTimeoutSeconds     | seconds               | 30                           | limit of commands.status
+    startTimeoutSeconds      | seconds               | 60                           | limit of commands.start
+    stopTimeoutSeconds       | seconds               | 60                           | limit of commands.stop
+    runTimeoutSeconds        | seconds               | null                         | limit of commands.run; default: 300, writes 3600
+    attentionPatterns        | texts                 | ["ACTION REQUIRED", "ALERT"] | whole words in a run's output that a person must see
+    """),
+    "quietHours": rows("""
+    start | clock | "23:00" | first quiet minute, local
+    end   | clock | "08:00" | first minute that is not quiet; equal to start = none
+    """),
+    "approval": rows("""
+    via        | one of local, telegram | "local" | telegram: also needs a one-time code
+    ttlSeconds | seconds                | 3600    | how long an approval holds
+    required   | boolean                | true    | v1; false grants nothing
+    granted    | boolean                | false   | v1; true grants nothing
+    """),
+    "after": rows("""
+    jobId        | id                              | (required) | the job to queue
+    when         | one of success, failure, always | "success"  | which endings count
+    delaySeconds | seconds                         | 0          | wait before it runs
+    """),
 }
 FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIELDS.items()}
 
 
-def record(name: str, section_name: str, *more: str) -> Any:
+def record(section_name: str, *more: str) -> Any:
     """A record type with one attribute per row of a section (camelCase becomes snake_case)."""
-    return namedtuple(name, [snake(field.key) for field in FIELDS[section_name]] + list(more))
+    return namedtuple(section_name[0].upper() + section_name[1:], [*[snake(field.key) for field in FIELDS[section_name]], *more])
 
 
-Monitor: Any = record("Monitor", "monitor")
-Delivery: Any = record("Delivery", "delivery")
-Job: Any = record("Job", "job", "index")
-Commands: Any = record("Commands", "commands")
-Policy: Any = record("Policy", "policy")
-QuietHours: Any = record("QuietHours", "quietHours")
-Approval: Any = record("Approval", "approval")
-After: Any = record("After", "after")
+Monitor = record("monitor")
+Delivery = record("delivery")
+Job = record("job", "index")
+Commands = record("commands")
+Policy = record("policy")
+QuietHours = record("quietHours")
+Approval = record("approval")
+After = record("after")
 
 
 class Problem(NamedTuple):
@@ -1192,80 +1200,62 @@ def found_text(value: Any) -> str:
     """A value as an error names it."""
     if isinstance(value, str):
         return f"text '{visible(value, 40)}'"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+    if value is None or isinstance(value, bool) or value != value:
+        return json.dumps(value)
     if isinstance(value, (int, float)):
-        return f"number {one_line(repr(value), 30)}" if value == value else "NaN"
+        return f"number {one_line(repr(value), 30)}"
+    shape = "a list" if isinstance(value, list) else "an object"
     if not value:
-        return ("a list" if isinstance(value, list) else "an object") + " that is empty"
-    if isinstance(value, dict):
-        return "an object"
-    odd = next((index for index, item in enumerate(value) if not is_text(item) or not item.strip()), None)
-    if odd is None:
-        return "a list"
-    item = value[odd]
-    if isinstance(item, str) and "\0" in item:
-        return f"a NUL character in item {odd}"
-    return f"{'a list' if isinstance(item, list) else found_text(item)} as item {odd}"
+        return f"{shape} that is empty"
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(item, str) and "\0" in item:
+            return f"a NUL character in item {index}"
+        if not isinstance(item, str) or not item.strip():
+            return f"{'a list' if isinstance(item, list) else found_text(item)} as item {index}"
+    return shape
 
 
 def path_text(path: tuple) -> str:
     """`("jobs", 2, "policy")` -> `jobs[2].policy`."""
-    text = ""
-    for step in path:
-        step = step if isinstance(step, int) else visible(step, 60)
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text or "the file"
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{visible(step, 60)}" for step in path)[1:] or "the file"
 
 
-def read_settings(name: str, value: dict, path: tuple, problems: list) -> dict:
+def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
     """The valid settings that `value` gives for a section; the others are noted."""
-    settings = {}
+    settings: dict = {}
+    if not isinstance(value, dict):
+        problems.append(Problem(path, f"expected an object, found {found_text(value)}"))
+        return settings
     fields = FIELD_OF[name]
     for key, item in value.items():
-        field = fields.get(key)
-        if field is not None:
-            read = read_value(field, item, (*path, key), problems)
-            if read is not problems:
-                settings[key] = read
+        if key in fields:
+            settings.update(read_value(fields[key], item, (*path, key), problems))
         elif not key.startswith(("_", "$", "//")):
-            near = nearest(key, fields)
-            advice = f"; did you mean '{near}'?" if near else ""
-            problems.append(Problem((*path, key), f"unknown key{advice}", is_error=False))
+            problems.append(Problem((*path, key), f"unknown key{did_you_mean(key, fields)}", is_error=False))
     for key, field in fields.items():
         if field.default is REQUIRED and key not in value:
             problems.append(Problem(path, f"'{key}' is missing: expected {field.kind.expected}"))
     return settings
 
 
-def read_value(field: Field, value: Any, path: tuple, problems: list) -> Any:
-    """A value as the records hold it, or `problems` itself if it is not valid."""
+def read_value(field: Field, value: Any, path: tuple, problems: list) -> dict:
+    """{key: value as the records hold it}; nothing in it if the value is not valid, which is noted."""
     kind = field.kind
     if value is None and field.default is None:
-        return None
+        return {field.key: None}
     if not kind.accepts(value):
         problems.append(Problem(path, f"expected {kind.expected}, found {found_text(value)}"))
-        return problems
-    if kind.many:
-        return read_list(kind.section, value, path, problems) if kind.section != "job" else value
-    if kind.section:
-        return read_settings(kind.section, value, path, problems)
-    return value
+        return {}
+    if kind.section and isinstance(value, dict):
+        value = read_settings(kind.section, value, path, problems)
+    elif kind.section and kind.section != "job":  # read_jobs reads each job for itself
+        value = [read_settings(kind.section, item, (*path, index), problems) for index, item in enumerate(value)]
+    return {field.key: value}
 
 
-def read_list(name: str, items: list, path: tuple, problems: list) -> list:
-    read = []
-    for index, item in enumerate(items):
-        if isinstance(item, dict):
-            read.append(read_settings(name, item, (*path, index), problems))
-        else:
-            problems.append(Problem((*path, index), f"expected an object, found {found_text(item)}"))
-    return read
-
-
-def filled(kind_of: Any, section_name: str, settings: dict, **more: Any) -> Any:
+def filled(kind_of: Any, section_name: str, settings: dict, *more: Any) -> Any:
     """The record of a section: its settings over its defaults."""
-    return kind_of(*[settings.get(field.key, field.default) for field in FIELDS[section_name]], *more.values())
+    return kind_of(*[settings.get(field.key, field.default) for field in FIELDS[section_name]], *more)
 
 
 def make_policy(*layers: dict) -> Any:
@@ -1290,39 +1280,40 @@ def make_job(settings: dict, defaults: dict, index: int) -> Any:
         approval=None if approval is None else filled(Approval, "approval", approval),
         after=[filled(After, "after", item) for item in settings.get("after", [])],
     )
-    return filled(Job, "job", whole, index=index)
+    return filled(Job, "job", whole, index)
 
 
-def job_faults(job: Any, own_policy: dict) -> Iterator[tuple]:
-    """(key path, text, is_error) for settings that are valid alone and wrong together.
+def job_faults(job: Any, own: dict) -> Iterator[tuple]:
+    """(key, text, is_error) for settings that are valid alone and wrong together.
 
-    `own_policy` is what the job itself says: what it has from `defaults` need not fit every job.
+    `own` is the policy that the job itself states: what it has from `defaults` need not fit every job.
     """
-    is_long = job.kind == LONG_READ
-    needed = (("start",) if job.managed else ("start", "status")) if is_long else ("run",)
+    is_long, is_read = job.kind == LONG_READ, job.risk == READ_ONLY
+    needed = ("run",) if not is_long else ("start",) if job.managed else ("start", "status")
+    commands = job.commands._asdict()
     for name in needed:
-        if not getattr(job.commands, name):
-            yield ("commands",), f"'{name}' is missing: a {job.kind} needs it", True
-    for name, argv in zip(job.commands._fields, job.commands):
+        if not commands[name]:
+            yield "commands", f"'{name}' is missing: a {job.kind} needs it", True
+    for name, argv in commands.items():
         if argv and job.managed and name in ("status", "stop"):
-            yield ("commands", name), "a managed job has none: the framework answers and stops itself", True
+            yield f"commands.{name}", "a managed job has none: the framework answers and stops itself", True
         elif argv and name not in (*needed, "stop"):
-            yield ("commands", name), f"a {job.kind} does not use it", False
+            yield f"commands.{name}", f"a {job.kind} does not use it", False
     if job.managed and not is_long:
-        yield ("managed",), f"expected a {LONG_READ}, found kind {job.kind}", True
-    if job.kind == CHECK and job.risk != READ_ONLY:
-        yield ("risk",), f"expected read_only for a one_shot_read, found {job.risk}", True
-    if job.kind == WRITE and job.risk == READ_ONLY:
-        yield ("risk",), "a one_shot_write is treated as a write; say write_local or write_external", False
-    if own_policy.get("autoResume") and (not is_long or job.risk != READ_ONLY):
-        yield ("policy", "autoResume"), "only a long_running_read with risk read_only is ever resumed", False
-    if own_policy.get("everySeconds") and job.kind != CHECK:
-        yield ("policy", "everySeconds"), "only a one_shot_read is run by the clock", False
-    if own_policy.get("onStall") == "restart" and not can_restart(job):
-        yield ("policy", "onStall"), "restart needs risk read_only and managed or commands.stop; it will alert", False
+        yield "managed", f"expected a {LONG_READ}, found kind {job.kind}", True
+    if job.kind == CHECK and not is_read:
+        yield "risk", f"expected read_only for a one_shot_read, found {job.risk}", True
+    if job.kind == WRITE and is_read:
+        yield "risk", "a one_shot_write is treated as a write; say write_local or write_external", False
+    if own.get("autoResume") and not (is_long and is_read):
+        yield "policy.autoResume", "only a long_running_read with risk read_only is ever resumed", False
+    if own.get("everySeconds") and job.kind != CHECK:
+        yield "policy.everySeconds", "only a one_shot_read is run by the clock", False
+    if own.get("onStall") == "restart" and not can_restart(job):
+        yield "policy.onStall", "restart needs risk read_only and managed or commands.stop; it will alert", False
     if job.approval and (job.approval.granted or not job.approval.required):
         key = "granted" if job.approval.granted else "required"
-        yield ("approval", key), f"grants nothing; `approve {job.id}` approves one run", False
+        yield f"approval.{key}", f"grants nothing; `approve {job.id}` approves one run", False
 
 
 def can_restart(job: Any) -> bool:
@@ -1330,88 +1321,55 @@ def can_restart(job: Any) -> bool:
     return job.kind == LONG_READ and job.risk == READ_ONLY and bool(job.managed or job.commands.stop)
 
 
-def after_faults(job: Any, jobs: dict, broken: dict) -> Iterator[tuple]:
+def after_problems(job: Any, jobs: dict, broken: dict) -> Iterator[Problem]:
     """The same for what `after` says about other jobs."""
+    path = ("jobs", job.index, "after")
     for index, after in enumerate(job.after):
         other = jobs.get(after.job_id)
-        path = ("after", index, "jobId")
+        place = (*path, index, "jobId")
         if other is None and after.job_id not in broken:
-            near = nearest(after.job_id, jobs)
-            yield path, f"no job '{visible(after.job_id, 60)}'" + (f"; did you mean '{near}'?" if near else ""), True
+            yield Problem(place, f"no job '{visible(after.job_id, 60)}'{did_you_mean(after.job_id, jobs)}")
         elif other and other.kind == WRITE:
-            yield path, "a write is never run by itself; it will be BLOCKED", False
+            yield Problem(place, "a write is never run by itself; it will be BLOCKED", is_error=False)
         elif other and other.kind == LONG_READ and job.kind != WRITE:
-            yield path, "only a one_shot_read is run from the queue; it will be BLOCKED", False
-    if job.kind == WRITE:
-        yield from verification_faults(job, jobs, broken)
-
-
-def verifications(job: Any, jobs: dict) -> list:
-    """The `after` entries of a write that can verify it."""
-    return [
-        after
-        for after in job.after
-        if after.when != "failure" and after.job_id in jobs and jobs[after.job_id].kind == CHECK and jobs[after.job_id].risk == READ_ONLY
-    ]
-
-
-def verification_faults(job: Any, jobs: dict, broken: dict) -> Iterator[tuple]:
-    if verifications(job, jobs):
+            yield Problem(place, "only a one_shot_read is run from the queue; it will be BLOCKED", is_error=False)
+    if job.kind != WRITE or verifications(job, jobs):
         return
     wanted = [after.job_id for after in job.after if after.when != "failure"]
     if any(job_id in broken for job_id in wanted):
-        yield ("after",), "its verification job has an error, so this write is left out too", True
+        yield Problem(path, "its verification job has an error, so this write is left out too")
     elif any(job_id in jobs and jobs[job_id].kind == LONG_READ and jobs[job_id].risk == READ_ONLY for job_id in wanted):
-        yield ("after",), "a long job cannot verify: this write can never become verified; name a one_shot_read", False
+        yield Problem(path, "a long job cannot verify: this write can never become verified; name a one_shot_read", is_error=False)
     elif all(after.job_id in jobs for after in job.after):
-        yield ("after",), "a write needs a verification: an entry with when success or always that names a read_only one_shot_read", True
+        yield Problem(path, "a write needs a verification: an entry with when success or always that names a read_only one_shot_read")
+
+
+def verifications(job: Any, jobs: dict) -> list:
+    """The `after` entries of a write that can verify it: one_shot_reads, which in `jobs` are all read_only."""
+    return [after for after in job.after if after.when != "failure" and after.job_id in jobs and jobs[after.job_id].kind == CHECK]
 
 
 def in_cycles(jobs: dict) -> list:
     """Ids of jobs that lead back to themselves along `after`."""
-    after = {job.id: {item.job_id for item in job.after if item.job_id in jobs} for job in jobs.values()}
-    before: dict = {}
-    for job_id, others in after.items():
-        for other in others:
-            before.setdefault(other, []).append(job_id)
-    ended = [job_id for job_id, others in after.items() if not others]
-    while ended:  # take out what leads nowhere, until only what leads to a cycle is left
-        job_id = ended.pop()
-        del after[job_id]
-        for previous in before.get(job_id, ()):
-            after[previous].discard(job_id)
-            if not after[previous]:
-                ended.append(previous)
-    return [job_id for job_id in after if leads_to(job_id, job_id, after)]
-
-
-def leads_to(start: str, goal: str, after: dict) -> bool:
-    """Whether a way along `after` leads from `start` to `goal`."""
-    seen: set = set()
-    ahead = list(after[start])
-    while ahead:
-        job_id = ahead.pop()
-        if job_id == goal:
-            return True
+    targets = {job.id: {after.job_id for after in job.after if after.job_id in jobs} for job in jobs.values()}
+    clear: set = set()  # those that do not: no cycle leads through one of them
+    for job_id in [*targets, *reversed(list(targets))]:  # nearly all are found here, so that the walks are few
+        if targets[job_id] <= clear:
+            clear.add(job_id)
+    for job_id in targets:
+        seen: set = set()
+        ahead = [job_id]
+        while ahead and job_id not in seen:
+            new = targets[ahead.pop()] - clear - seen
+            seen |= new
+            ahead += new
         if job_id not in seen:
-            seen.add(job_id)
-            ahead += after[job_id]
-    return False
+            clear.add(job_id)
+    return [job_id for job_id in jobs if job_id not in clear]
 
 
-def parse_config(text: str) -> Any:
-    """The JSON value of a config's text.  Raises Malformed with its place."""
-
-    def unique(pairs: list) -> dict:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            raise ValueError("duplicate key")
-        return made
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
-        return read_tolerant(text, duplicates="refuse").value
+def first_error(problems: Iterable[Problem]) -> str:
+    return next((problem.text for problem in problems if problem.is_error), "")
 
 
 def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
@@ -1421,19 +1379,17 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
     for index, item in enumerate(items):
         path = ("jobs", index)
         mine: list = []
-        settings = read_settings("job", item, path, mine) if isinstance(item, dict) else {}
-        if not isinstance(item, dict):
-            mine.append(Problem(path, f"expected an object, found {found_text(item)}"))
-        elif settings.get("id") in jobs or settings.get("id") in broken:
-            mine.append(Problem((*path, "id"), f"a job '{settings['id']}' stands above already"))
-        if not any(problem.is_error for problem in mine):
+        settings = read_settings("job", item, path, mine)
+        job_id = settings.get("id")
+        if job_id in jobs or job_id in broken:
+            mine.append(Problem((*path, "id"), f"a job '{job_id}' stands above already"))
+        if not first_error(mine):
             job = make_job(settings, defaults, index)
-            mine += [Problem((*path, *key), text, error) for key, text, error in job_faults(job, settings.get("policy", {}))]
-        if any(problem.is_error for problem in mine):
-            name = settings.get("id")
-            broken[path_text(path) if name is None or name in jobs else name] = next(p for p in mine if p.is_error).text
+            mine += [Problem((*path, *key.split(".")), *rest) for key, *rest in job_faults(job, settings.get("policy", {}))]
+        if first_error(mine):
+            broken[path_text(path) if job_id is None or job_id in jobs else job_id] = first_error(mine)
         else:
-            jobs[job.id] = job
+            jobs[job_id] = job
         problems += mine
     return jobs, broken
 
@@ -1441,35 +1397,29 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
 def cross_check(jobs: dict, broken: dict, problems: list) -> None:
     """Take out jobs whose `after` is wrong, then the writes whose verification that leaves out."""
     looping = in_cycles(jobs)
-    warnings: dict = {}
+    noted: dict = {}  # job id -> its problems; those of the last round count
     before = -1
     while len(broken) != before:
         before = len(broken)
         for job in list(jobs.values()):
-            faults = list(after_faults(job, jobs, broken)) if job.after or job.kind == WRITE else []
+            mine = noted[job.id] = list(after_problems(job, jobs, broken))
             if job.id in looping:
-                faults.append((("after",), "forms a cycle through " + ", ".join(looping[:5]), True))
-            mine = [Problem(("jobs", job.index, *key), text, error) for key, text, error in faults]
-            warnings[job.id] = mine
-            errors = [problem.text for problem in mine if problem.is_error]
-            if errors:
-                broken[job.id] = errors[0]
+                mine.append(Problem(("jobs", job.index, "after"), "forms a cycle through " + ", ".join(looping[:5])))
+            if first_error(mine):
+                broken[job.id] = first_error(mine)
                 del jobs[job.id]
-    problems += [problem for mine in warnings.values() for problem in mine]
+    for mine in noted.values():
+        problems += mine
 
 
 def read_config(text: str) -> Config:
     """A config as understood.  Raises Malformed if nothing in it can be used."""
-    value = parse_config(text)
-    if not isinstance(value, dict):
-        raise Malformed(f"expected an object, found {found_text(value)}", 1, 1)
     problems: list = []
-    settings = read_settings("config", value, (), problems)
-    fatal = [problem for problem in problems if problem.path in ((), ("version",), ("jobs",))]
-    if fatal:
-        line, column = find_places(text).get(fatal[0].path, (1, 1))
-        where = path_text(fatal[0].path)
-        raise Malformed(fatal[0].text if where == "the file" else f"{where}: {fatal[0].text}", line, column)
+    settings = read_settings("config", parse_json(text, "refuse"), (), problems)
+    for problem in problems:
+        if problem.path in ((), ("version",), ("jobs",)):
+            where = f"{path_text(problem.path)}: " if problem.path else ""
+            raise Malformed(where + problem.text, *find_places(text).get(problem.path, (1, 1)))
     jobs, broken = read_jobs(settings["jobs"], settings.get("defaults", {}), problems)
     cross_check(jobs, broken, problems)
     monitor = filled(Monitor, "monitor", settings.get("monitor", {}))
@@ -1487,9 +1437,7 @@ def find_places(text: str) -> dict:
 
 def problem_lines(config: Config, path: str, strict: bool = False) -> list:
     """Every problem as `PATH:LINE:COL: error: jobs[2].x: …`, in the order of the file."""
-    if not config.problems:
-        return []
-    places = find_places(config.text)
+    places = find_places(config.text) if config.problems else {}
     lines = []
     for problem in config.problems:
         place = problem.path
@@ -1498,8 +1446,7 @@ def problem_lines(config: Config, path: str, strict: bool = False) -> list:
         line, column = places.get(place, (1, 1))
         level = "error" if problem.is_error or strict else "warning"
         lines.append((line, column, f"{path}:{line}:{column}: {level}: {path_text(problem.path)}: {problem.text}"))
-    redact = Redactor()
-    return [redact(text) for _, _, text in sorted(lines)]
+    return [Redactor()(text) for _, _, text in sorted(lines)]
 
 
 def run_timeout(job: Any) -> float:
@@ -1514,14 +1461,11 @@ def config_schema() -> dict:
     def shape(fields: tuple) -> dict:
         properties = {}
         for field in fields:
-            row = dict(field.kind.schema, description=field.doc)
-            if field.default is not REQUIRED and field.default is not None:
-                row["default"] = field.default
-            if field.default is None:
-                row = {"anyOf": [row, {"type": "null"}], "description": row.pop("description")}
-            properties[field.key] = row
-        needed = [field.key for field in fields if field.default is REQUIRED]
-        return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
+            schema = field.kind.schema if field.default is not None else {"anyOf": [field.kind.schema, {"type": "null"}]}
+            default = {} if field.default in (None, REQUIRED) else {"default": field.default}
+            properties[field.key] = {**schema, "description": field.doc, **default}
+        required = [field.key for field in fields if field.default is REQUIRED]
+        return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
     whole = shape(FIELDS["config"])
     whole["$defs"] = {name: shape(fields) for name, fields in FIELDS.items() if name != "config"}
@@ -1610,10 +1554,8 @@ def openclaw_places(env: dict, home: Optional[str], exists: Callable[[str], bool
 
     OPENCLAW_CONFIG_PATH alone moves no state, as in OpenClaw: that file may lie in a read-only store.
     """
-    paths = (env.get("OPENCLAW_" + name) for name in ("CONFIG_PATH", "STATE_DIR", "HOME"))
-    named, state, base = (
-        None if is_unset(path) else os.path.normpath(expand_home(str(path).strip(), home)) for path in paths
-    )
+    given = (env.get("OPENCLAW_" + name) for name in ("CONFIG_PATH", "STATE_DIR", "HOME"))
+    named, state, base = (None if is_unset(path) else os.path.normpath(expand_home(str(path).strip(), home)) for path in given)
     if state:
         usual = [f"{state}/openclaw.json"]
     elif base:
@@ -1626,10 +1568,11 @@ def openclaw_places(env: dict, home: Optional[str], exists: Callable[[str], bool
         return Places(None, None, None)
     found = next(filter(exists, usual), usual[0])
     state_dir = os.path.dirname(found)
-    beside = None if state or base or not named else os.path.dirname(named)
-    ours = (base, os.path.dirname(usual[0]), state_dir, beside)
-    holders = (place for place in ours if place and exists(f"{place}/net"))
-    return Places(state_dir, named or found, next(holders, state_dir))
+    expected = os.path.dirname(usual[0])
+    ours = [base or expected, expected, state_dir]
+    if named and not state and not base:
+        ours.append(os.path.dirname(named))
+    return Places(state_dir, named or found, next((place for place in ours if exists(f"{place}/net")), state_dir))
 
 
 def env_for_openclaw(env: dict, places: Places) -> dict:
@@ -1664,8 +1607,8 @@ def lay_over(below: Any, above: Any) -> Any:
 class Includes:
     """Resolves `$include`. A chain is the files that lead from the config to the one being read."""
 
-    def __init__(self, directory: str, read: Callable[[str], str]):
-        self.root, self.read, self.count = os.path.join(directory, ""), read, 0
+    def __init__(self, read: Callable[[str], str]):
+        self.read, self.count = read, 0
         self.problems: list = []
 
     def resolve(self, value: Any, chain: tuple, depth: int = 0) -> Any:
@@ -1688,9 +1631,10 @@ class Includes:
 
     def file(self, name: Any, chain: tuple, depth: int) -> Any:
         path = os.path.normpath(os.path.join(os.path.dirname(chain[-1]), name if isinstance(name, str) else "."))
+        directory = os.path.join(os.path.dirname(chain[0]), "")
         self.count += 1
         refuse_if(
-            (not path.startswith(self.root), "expected a file inside the config's directory"),
+            (not path.startswith(directory), "expected a file inside the config's directory"),
             (path in chain, f"{path} includes itself"),
             (len(chain) > INCLUDE_DEPTH, f"{path} is nested deeper than {INCLUDE_DEPTH} files"),
             (self.count > INCLUDE_COUNT, f"{path} comes after {INCLUDE_COUNT} others"),
@@ -1720,12 +1664,6 @@ def read_dotenv(path: str, read: Callable[[str], str], problems: list) -> dict:
         return {}
 
 
-def config_variables(config: dict, outer: dict) -> dict:
-    """The variables that the config's `env` sets, `outer` ones put into them; unresolved means unset."""
-    own = substitute(only_set({**object_at(config, "env"), **object_at(config, "env", "vars")}), outer)
-    return {name: text for name, text in own.items() if "${" not in text}
-
-
 def load_openclaw(
     path: Optional[str], env: dict, read: Callable[[str], str], state_dir: Optional[str] = None
 ) -> OpenClaw:
@@ -1736,28 +1674,27 @@ def load_openclaw(
     if not path:
         return OpenClaw("", {}, only_set(env), [])
     path = os.path.normpath(path)
-    directory = os.path.dirname(path)
-    includes = Includes(directory, read)
-    problems, config = includes.problems, None
+    directory, includes, config = os.path.dirname(path), Includes(read), None
+    problems = includes.problems
     try:
         config = includes.resolve(read_document(path, read), (path,))
-        if not isinstance(config, dict):
-            problems.append(f"{path}: expected an object")
+        refuse_if((not isinstance(config, dict), f"{path}: expected an object"))
     except Unavailable as error:
         problems.append(str(error))
     config, outer = object_at(config), {}
     for place in dict.fromkeys((directory, state_dir or directory)):
         outer.update(read_dotenv(os.path.join(place, ".env"), read, problems))
     outer.update(only_set(env))
-    variables = {**config_variables(config, outer), **outer}
+    own = substitute(only_set({**object_at(config, "env"), **object_at(config, "env", "vars")}), outer)
+    variables = {**{name: text for name, text in own.items() if "${" not in text}, **outer}  # unresolved means unset
     return OpenClaw(path, substitute(config, variables), variables, problems)
 
 
 def default_account(openclaw: OpenClaw) -> str:
     """`defaultAccount` if there is such a one, else `default`, else the first in alphabetical order."""
-    telegram = object_at(openclaw.config, "channels", "telegram")
-    accounts = object_at(telegram, "accounts")
-    wishes = (telegram.get("defaultAccount"), "default", *sorted(accounts))
+    channel = object_at(openclaw.config, "channels", "telegram")
+    accounts = object_at(channel, "accounts")
+    wishes = (channel.get("defaultAccount"), "default", *sorted(accounts))
     return next((wish for wish in wishes if isinstance(wish, str) and wish in accounts), "default")
 
 
@@ -1765,8 +1702,7 @@ def telegram_layers(openclaw: OpenClaw, account: Optional[str]) -> list:
     """The settings of `account` (None: the default one), then the channel's, each as (where, object)."""
     account = account or default_account(openclaw)
     channel = object_at(openclaw.config, "channels", "telegram")
-    return [(f"channels.telegram.accounts.{account}", object_at(channel, "accounts", account)),
-            ("channels.telegram", channel)]
+    return [(f"channels.telegram.accounts.{account}", object_at(channel, "accounts", account)), ("channels.telegram", channel)]
 
 
 def check_text(value: Any) -> str:
@@ -1837,21 +1773,20 @@ def find_token(openclaw: OpenClaw, account: Optional[str], read_file: Callable[[
     """
     account = account or default_account(openclaw)
     layers = telegram_layers(openclaw, account)
-    if account not in {"default", *object_at(layers[1][1], "accounts")}:
-        return Token(None, layers[0][0], "there is no such account", account)
-    for where, values in layers:
-        if values.get("enabled") is False:
-            return Token(None, f"{where}.enabled", "it is off in OpenClaw (enabled: false)", account)
-    keys = ("tokenFile", "botToken")
+    source, keys = layers[0][0], ("tokenFile", "botToken")
     sources = [(f"{where}.{key}", key, values.get(key)) for where, values in layers for key in keys]
     if account in ("default", default_account(openclaw)):
         sources.append(("TELEGRAM_BOT_TOKEN", "", openclaw.variables.get("TELEGRAM_BOT_TOKEN")))
-    for source, key, value in sources:
-        try:
+    try:
+        refuse_if((account not in {"default", *object_at(layers[1][1], "accounts")}, "there is no such account"))
+        for where, values in layers:
+            source = f"{where}.enabled"
+            refuse_if((values.get("enabled") is False, "it is off in OpenClaw (enabled: false)"))
+        for source, key, value in sources:
             if not is_unset(value):
                 return Token(find_secret(openclaw, key, value, read_file), source, None, account)
-        except Unavailable as error:
-            return Token(None, source, str(error), account)
+    except Unavailable as error:
+        return Token(None, source, str(error), account)
     return Token(None, None, None, account)
 
 
@@ -1885,8 +1820,11 @@ def find_target(openclaw: OpenClaw, account: Optional[str]) -> Optional[Target]:
     for source, value, parse in (
         ("heartbeat.to of agent main", heartbeat_target(openclaw.config), parse_target),
         ("commands.ownerAllowFrom", object_at(openclaw.config, "commands").get("ownerAllowFrom"), parse_person),
-        *((f"{where}.defaultTo", values.get("defaultTo"), parse_target) for where, values in layers),
-        *((f"{where}.allowFrom", values.get("allowFrom"), parse_person) for where, values in layers),
+        *(
+            (f"{where}.{key}", values.get(key), parse)
+            for key, parse in (("defaultTo", parse_target), ("allowFrom", parse_person))
+            for where, values in layers
+        ),
     ):
         found = next(filter(None, map(parse, as_list(value))), None)
         if found:
@@ -1900,14 +1838,6 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
     settings = {**only_set(channel), **only_set(own)}
     root = settings.get("apiRoot", "https://api.telegram.org").strip()
     return Api(re.sub("/*(/bot[0-9]+:[^/]*)?/*$", "", root), settings.get("proxy", "").strip() or None)
-
-
-def gateway_port(openclaw: OpenClaw) -> int:
-    for given in (openclaw.variables.get("OPENCLAW_GATEWAY_PORT"), object_at(openclaw.config, "gateway").get("port")):
-        port = str(given)
-        if re.fullmatch(r"\s*[1-9][0-9]{0,4}\s*", port) and int(port) < 65536:
-            return int(port)
-    return 18789
 
 
 # ==== STATE ==============================================================
@@ -1926,35 +1856,30 @@ KEYS: dict = {kind: {camel(name): name for name in kind._fields} for kind in (Me
 
 def thaw(kind: Any, raw: Any, now: float) -> Any:
     """A record from its JSON object.  Past events dated in the future happened now."""
-    names = KEYS[kind]
-    blank = kind()
-    values = {}
-    for key, value in raw.items() if isinstance(raw, dict) else ():
-        name = names.get(key)
-        if name is None:
+    names, blank, values = KEYS[kind], kind(), {}
+    for key, value in object_at(raw).items():
+        if key not in names:
             continue
+        name = names[key]
         wanted = type(getattr(blank, name))
-        if wanted is float and type(value) is int:
-            value = float(value) if abs(value) < 1e15 else None
-        if type(value) is wanted and (wanted is not float or abs(value) < 1e15):  # NaN fails that too
-            values[name] = min(value, now) if name.endswith("_at") else value
-    if "incidents" in values:
-        values["incidents"] = {
-            key: thaw(Incident, item, now) for key, item in values["incidents"].items() if isinstance(item, dict)
-        }
+        if wanted is float and type(value) in (int, float) and abs(value) < 1e15:  # NaN is not
+            value = float(value)
+        elif wanted is float or type(value) is not wanted:
+            continue
+        if name == "incidents":
+            value = {about: thaw(Incident, item, now) for about, item in value.items() if isinstance(item, dict)}
+        values[name] = min(value, now) if name.endswith("_at") else value
     return kind(**values)
 
 
-def freeze(value: Any, raw: Optional[dict] = None) -> dict:
-    """The JSON object of a record: what differs from absent, and keys that we do not know."""
-    names = KEYS[type(value)]
-    made = {key: item for key, item in (raw or {}).items() if key not in names}
-    for (key, name), item, absent in zip(names.items(), value, type(value)()):
+def freeze(record: Any, raw: Any = None) -> dict:
+    """The JSON object of a record: what differs from absent, and keys of `raw`, its last one, that we do not know."""
+    names, raw = KEYS[type(record)], object_at(raw)
+    made = {key: item for key, item in raw.items() if key not in names}
+    for (key, name), item, absent in zip(names.items(), record, type(record)()):
         if item != absent:
             if name == "incidents":
-                old = (raw or {}).get("incidents")
-                kept = {kind: known for kind, known in old.items() if isinstance(known, dict)} if isinstance(old, dict) else {}
-                item = {kind: freeze(incident, kept.get(kind)) for kind, incident in item.items()}
+                item = {about: freeze(incident, object_at(raw, key).get(about)) for about, incident in item.items()}
             made[key] = round(item, 3) if type(item) is float else item
     return made
 
@@ -1964,13 +1889,12 @@ def small_progress(progress: dict) -> dict:
     kept: dict = {}
     room = PROGRESS_BYTES
     for key, value in progress.items():
-        value = value[:40] if isinstance(value, str) else value
-        if not isinstance(value, (int, float, str)) or isinstance(value, float) and abs(value) == float("inf"):
-            continue
-        room -= len(f"{key}{value}".encode("utf-8", "replace")) + 8
-        if room < 0:
-            break
-        kept[key] = value
+        if isinstance(value, (int, float, str)):
+            value = value[:40] if isinstance(value, str) else value
+            room -= len(f"{key}{value}".encode("utf-8", "replace")) + 8
+            if room < 0:
+                break
+            kept[key] = value
     return kept
 
 
@@ -1986,19 +1910,22 @@ class State:
     that a tick over 1,000 jobs touches only what it changes.
     """
 
+    # Queue entries: `{id, jobId, notBefore, status: pending|running|done, attempt, createdAt, by}`.
+    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, maybeSent, refusedBy}`.
+    SECTIONS = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
+
     def __init__(self, raw: dict, now: float, is_migrated: bool = False):
         self.raw = raw
         self.now = now
         self.is_migrated = is_migrated  # the file was v1's
         self.history: list = []  # records to append once this state is on disk
-        for key, kind in (("jobs", dict), ("gates", dict), ("queue", list), ("outbox", list), ("receiver", dict), ("self", dict)):
-            if not isinstance(raw.get(key), kind):
-                raw[key] = kind()
+        for key, kind in self.SECTIONS.items():
+            raw[key] = raw[key] if isinstance(raw.get(key), kind) else kind()
         saved: list = [raw.get("savedAt"), raw["self"].get("lookedAt")]
         if any(is_number(at) and at > now + 0.001 for at in saved):
             self._set_back()
-        raw["queue"] = [entry for entry in map(self._mended, raw["queue"]) if entry is not None]
-        raw["outbox"] = [entry for entry in map(self._mended, raw["outbox"]) if entry and isinstance(entry.get("text"), str)]
+        raw["queue"] = [self._mended(entry) for entry in raw["queue"] if isinstance(entry, dict)]
+        raw["outbox"] = [self._mended(entry) for entry in raw["outbox"] if isinstance(object_at(entry).get("text"), str)]
         for entry in raw["outbox"]:
             if type(entry.get("rank")) is not int or not isinstance(entry.get("id"), str):
                 entry.update(rank=ALERT, id=str(entry.get("id")))
@@ -2009,27 +1936,23 @@ class State:
 
     @property
     def queue(self) -> list:
-        """Entries `{id, jobId, notBefore, status: pending|running|done, attempt, createdAt, by}`."""
         return self.raw["queue"]
 
     @property
     def outbox(self) -> list:
-        """Entries `{id, createdAt, notBefore, rank, text, about, tries, maybeSent, refusedBy}`."""
         return self.raw["outbox"]
 
     def memory(self, job_id: str) -> Memory:
         return thaw(Memory, self.jobs.get(job_id), self.now)
 
     def remember(self, job_id: str, memory: Memory) -> None:
-        raw = self.jobs.get(job_id)
-        self.jobs[job_id] = freeze(memory, raw if isinstance(raw, dict) else None)
+        self.jobs[job_id] = freeze(memory, self.jobs.get(job_id))
 
     def gate(self, job_id: str) -> Gate:
         return thaw(Gate, self.raw["gates"].get(job_id), self.now)
 
     def keep_gate(self, job_id: str, gate: Gate) -> None:
-        raw = self.raw["gates"].get(job_id)
-        self.raw["gates"][job_id] = freeze(gate, raw if isinstance(raw, dict) else None)
+        self.raw["gates"][job_id] = freeze(gate, self.raw["gates"].get(job_id))
 
     def own_memory(self) -> Memory:
         """The monitor's memory of its own troubles: config, delivery, state."""
@@ -2044,19 +1967,16 @@ class State:
 
     def _set_back(self) -> None:
         """The clock was set back since this was saved: what is dated in the future happened now, from now on."""
-        for job_id in list(self.jobs):
+        for job_id in self.jobs:
             self.remember(job_id, self.memory(job_id))
-        for job_id in list(self.raw["gates"]):
+        for job_id in self.raw["gates"]:
             self.keep_gate(job_id, self.gate(job_id))
         self.remember_own(self.own_memory())
         self.raw.pop("recoveredAt", None)
 
-    def _mended(self, entry: Any) -> Optional[dict]:
-        """A queue or outbox entry with times that the clock allows; None if it is none."""
-        if not isinstance(entry, dict):
-            return None
-        created = epoch_seconds(entry.get("createdAt"))
-        not_before = epoch_seconds(entry.get("notBefore"))
+    def _mended(self, entry: dict) -> dict:
+        """A queue or outbox entry with times that the clock allows."""
+        created, not_before = (epoch_seconds(entry.get(key)) for key in ("createdAt", "notBefore"))
         if created > self.now:  # the clock was set back: keep the wait, not the date
             not_before = self.now + max(0.0, not_before - created)
             created = self.now
@@ -2064,72 +1984,58 @@ class State:
         if is_number(wait) and wait >= 0:
             not_before = min(not_before, self.now + wait)
         done: Any = entry.get("doneAt")
-        if is_number(done) and done > self.now:
-            entry["doneAt"] = self.now
-        if entry.get("createdAt") != created:
-            entry["createdAt"] = created or self.now
-        if entry.get("notBefore") != not_before:
-            entry["notBefore"] = not_before
+        if is_number(done):
+            entry["doneAt"] = min(done, self.now)
+        entry.update(createdAt=created or self.now, notBefore=not_before)
         return entry
 
 
 def epoch_seconds(value: Any) -> float:
     """Epoch seconds of a number (seconds or milliseconds) or ISO text; 0.0 for anything else."""
     if is_number(value):
-        return float(value) / (1000.0 if value > 1e11 else 1.0) if value > 0 else 0.0
-    if isinstance(value, str) and value:
-        from datetime import datetime, timezone  # rare: v1 files only
+        return max(0.0, float(value) / (1000.0 if value > 1e11 else 1.0))
+    if not value or not isinstance(value, str):
+        return 0.0
+    from datetime import datetime, timezone  # rare: v1 files only
 
-        try:
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
-            return 0.0
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    return 0.0
+    try:
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
-V1_KEYS = {
-    "lastSeen", "lastProgressKey", "lastProgressAt", "lastReportAt", "lastAnomalyKey", "lastAnomalyReportAt",
-    "lastAutoResumeAt", "reportedCompleted",
-}  # fmt: skip
+V1_TIMES = ("lastSeen", "lastProgressAt", "lastReportAt", "lastAutoResumeAt", "lastAnomalyReportAt")
+V1_KEYS = {*V1_TIMES, "lastProgressKey", "lastAnomalyKey", "reportedCompleted"}
 
 
 def memory_of_v1(old: dict) -> Memory:
     """What v1 knew of a job, so that the first tick repeats no report and no alert."""
-    seen, moved, reported = (epoch_seconds(old.get(key)) for key in ("lastSeen", "lastProgressAt", "lastReportAt"))
+    seen, moved, reported, resumed, alerted = (epoch_seconds(old.get(name)) for name in V1_TIMES)
     key = old.get("lastProgressKey")
-    key = key if isinstance(key, str) else "" if key is None else json.dumps(key, sort_keys=True, separators=(",", ":"))
-    resumed = epoch_seconds(old.get("lastAutoResumeAt"))
+    if not isinstance(key, str):
+        key = "" if key is None else json.dumps(key, sort_keys=True, separators=(",", ":"))
     completed = old.get("reportedCompleted") is True
     return Memory(
         looked_at=seen or max(reported, moved),
-        key=key,
-        key_at=moved,
-        stalled_for=max(0.0, seen - moved) if seen and moved else 0.0,
-        reported_at=reported,
-        reported_key=key if reported else "",
-        completed_fired=completed,
-        completed_told=completed,
-        attempts=1 if resumed else 0,
-        attempt_at=resumed,
-        attempt_key=key if resumed else "",
-        inherited_at=(epoch_seconds(old.get("lastAnomalyReportAt")) or seen) if old.get("lastAnomalyKey") else 0.0,
-    )
+        key=key, key_at=moved, stalled_for=max(0.0, seen - moved) if moved else 0.0,
+        reported_at=reported, reported_key=key if reported else "",
+        completed_fired=completed, completed_told=completed,
+        attempts=int(resumed > 0), attempt_at=resumed, attempt_key=key if resumed else "",
+        inherited_at=alerted or seen if old.get("lastAnomalyKey") else 0.0,
+    )  # fmt: skip
 
 
 def migrate_v1(raw: dict) -> dict:
     """A v1 state object as ours.  Keys that neither version knows are kept."""
-    made = dict(raw, version=STATE_VERSION, jobs={})
-    made.pop("lastConfigErrorAt", None)
-    jobs = raw.get("jobs")
-    for job_id, old in jobs.items() if isinstance(jobs, dict) else ():
+    jobs = {}
+    for job_id, old in object_at(raw, "jobs").items():
         if isinstance(old, dict):
-            kept = {key: value for key, value in old.items() if key not in V1_KEYS}
-            made["jobs"][job_id] = freeze(memory_of_v1(old), kept)
+            jobs[job_id] = freeze(memory_of_v1(old), {key: value for key, value in old.items() if key not in V1_KEYS})
+    made = {key: value for key, value in raw.items() if key != "lastConfigErrorAt"}
+    made.update(version=STATE_VERSION, jobs=jobs)
     told_at = epoch_seconds(raw.get("lastConfigErrorAt"))
-    if told_at:
-        made["self"] = freeze(Memory(inherited_at=told_at))
-    return made
+    return {**made, "self": freeze(Memory(inherited_at=told_at))} if told_at else made
 
 
 def read_state(text: str, now: float) -> State:
@@ -2150,13 +2056,13 @@ def read_state(text: str, now: float) -> State:
 # When to speak, when to act, and why not.  Pure: everything comes in as an argument, everything
 # goes out as a value.
 #
-# One look at a long job is judged in four steps, each an ordered list of questions that answer
-# early and with a named reason:
+# One look at a long job is judged in five steps, each an ordered list of questions; the first that
+# is answered with yes names the reason:
 #
 #   remember   the observation becomes memory: a new run? progress? how long awake without any?
-#   findings   what is wrong now: unknown, stopped, stalled, level (each PRESENT, ABSENT or OPEN)
-#   incidents  each finding against what a person was told: open, worse, changed, remind, resolve
 #   resume     may it be started again by itself, and is it time?
+#   findings   what is wrong now: unknown, stopped, stalled, level (each a Finding, None or OPEN)
+#   incidents  each finding against what a person was told: open, worse, changed, remind, resolve
 #   report     is routine progress due?
 #
 # What a person was told is remembered apart from what is true, so every tick decides again from
@@ -2169,20 +2075,30 @@ RESUMING = ("resume.now", "resume.backoff", "resume.state_lost")  # it will be s
 OPEN = object()  # a finding that this look can neither confirm nor deny
 
 
+def first_reason(*questions: tuple) -> Reason:
+    """The Reason of the first question, (is it so, key, again_at, facts), that is answered with yes."""
+    return next(Reason(*question[1:]) for question in questions if question[0])
+
+
 def quiet_left(policy: Any, minute: int) -> float:
     """Seconds of quiet hours still to come; 0 outside them."""
     start, end = (int(text[:2]) * 60 + int(text[3:]) for text in policy.quiet_hours)
-    inside = start <= minute < end if start <= end else minute >= start or minute < end
-    return ((end - minute) % 1440) * MINUTE if inside and start != end else 0.0
+    is_inside = (minute - start) % 1440 < (end - start) % 1440
+    return (end - minute) % 1440 * MINUTE if is_inside else 0.0
 
 
 def is_muted(memory: Memory, now: Instant) -> bool:
     return memory.muted_for > 0 and now.at < memory.muted_at + memory.muted_for
 
 
+def doubled(seconds: float, times: int, longest: float) -> float:
+    """A wait doubled so many times, but not beyond `longest`, unless it began there."""
+    return min(seconds * 2.0 ** min(max(0, times), 40), max(longest, seconds))
+
+
 def backoff(policy: Any, attempts: int) -> float:
     """Seconds to wait after attempt number `attempts`."""
-    return min(policy.auto_resume_backoff_seconds * 2.0 ** min(max(0, attempts - 1), 40), max(LONGEST_BACKOFF, policy.auto_resume_backoff_seconds)) if attempts else 0.0
+    return doubled(policy.auto_resume_backoff_seconds, attempts - 1, LONGEST_BACKOFF) if attempts else 0.0
 
 
 # ---- reading what a command printed
@@ -2202,9 +2118,15 @@ class Written(float):
         return number
 
 
-def unknown(outcome: Outcome, key: str, redact: Redactor, **facts: Any) -> Observation:
-    detail = last_lines(redact.read(outcome.err) or redact.read(outcome.out), 3, 400)
-    return Observation(outcome.ended, UNKNOWN, problem=Phrase(key, facts), detail=detail)
+def refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def outcome_phrase(outcome: Outcome) -> Optional[Phrase]:
@@ -2220,74 +2142,61 @@ def outcome_phrase(outcome: Outcome) -> Optional[Phrase]:
     return Phrase(named.get(code, "run.exit"), {"code": code}) if code else None
 
 
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
-
-
 STATUS_LIMIT = 1 << 20  # bytes of a status answer
+
+
+def status_answer(outcome: Outcome) -> Any:
+    """The object that a good status command printed, or the Phrase that says why it is none."""
+    if outcome.out_size > STATUS_LIMIT:
+        return Phrase("status.large")
+    try:
+        answer = json.loads(outcome.out.decode("utf-8-sig"), parse_float=Written.read, parse_constant=refuse_constant)
+    except UnicodeDecodeError:
+        return Phrase("status.utf8")
+    except (ValueError, RecursionError):
+        return Phrase("status.json" if outcome.out.strip() else "status.empty")
+    if not isinstance(answer, dict):
+        return Phrase("status.object")
+    for field in ("running", "completed"):
+        if not isinstance(answer.get(field), bool):
+            return Phrase("status.boolean", {"field": field})
+    return Phrase("status.both") if answer["running"] and answer["completed"] else answer
 
 
 def read_status(outcome: Outcome, redact: Redactor) -> Observation:
     """The observation in a status command's outcome: the status contract, CONTRACT of v1."""
-    failed = outcome_phrase(outcome)
-    if failed:
-        return unknown(outcome, failed.key, redact, **failed.facts)
-    if outcome.out_size > STATUS_LIMIT:
-        return unknown(outcome, "status.large", redact)
-    try:
-        answer = json.loads(outcome.out.decode("utf-8-sig"), parse_float=Written.read, parse_constant=refuse_constant)
-    except UnicodeDecodeError:
-        return unknown(outcome, "status.utf8", redact)
-    except (ValueError, RecursionError):
-        return unknown(outcome, "status.json" if outcome.out.strip() else "status.empty", redact)
-    if not isinstance(answer, dict):
-        return unknown(outcome, "status.object", redact)
-    for field in ("running", "completed"):
-        if not isinstance(answer.get(field), bool):
-            return unknown(outcome, "status.boolean", redact, field=field)
-    if answer["running"] and answer["completed"]:
-        return unknown(outcome, "status.both", redact)
-    return observed(outcome.ended, answer, redact)
-
-
-def refuse_constant(name: str) -> None:
-    raise ValueError(name)
+    answer = outcome_phrase(outcome) or status_answer(outcome)
+    if isinstance(answer, dict):
+        return observed(outcome.ended, answer, redact)
+    detail = last_lines(redact.read(outcome.err) or redact.read(outcome.out), 3, 400)
+    return Observation(outcome.ended, UNKNOWN, problem=answer, detail=detail)
 
 
 def observed(when: Instant, answer: dict, redact: Redactor) -> Observation:
     """The observation in a valid answer: optional parts of the wrong type count as absent."""
-    progress = redact.scrub(answer["progress"]) if isinstance(answer.get("progress"), dict) else {}
-    level, pid = answer.get("level"), answer.get("pid")
+    progress, level, pid = object_at(answer, "progress"), answer.get("level"), answer.get("pid")
+    message, stop_reason = (clip(redact.tidy(text).strip(), 1000) if isinstance(text, str) else ""
+                            for text in (answer.get("message"), answer.get("stopReason")))  # fmt: skip
     return Observation(
         when,
         RUNNING if answer["running"] else COMPLETED if answer["completed"] else STOPPED,
-        key=progress_key(answer.get("progressKey"), answer.get("progress"), redact),
+        key=progress_key(answer.get("progressKey"), progress, redact),
         pid=pid if type(pid) is int and 1 < pid < 1 << 31 else 0,
-        progress=progress,
+        progress=redact.scrub(progress),
         level=level if level in ("warn", "alert") else "ok",
-        message=text_of(answer.get("message"), redact),
+        message=message,
         waiting=answer.get("waiting") is True,
-        stop_reason=text_of(answer.get("stopReason"), redact),
+        stop_reason=stop_reason,
     )
 
 
-def text_of(value: Any, redact: Redactor) -> str:
-    return clip(redact.tidy(value).strip(), 1000) if isinstance(value, str) else ""
-
-
-def progress_key(key: Any, progress: Any, redact: Redactor) -> str:
+def progress_key(key: Any, progress: dict, redact: Redactor) -> str:
     """`progressKey`, else the canonical JSON of `progress`; by its digest where it is long or not to be shown."""
+    text = key if isinstance(key, str) else ""
     if isinstance(key, (int, float)) and not isinstance(key, bool):
         text = number_text(key)
-    elif isinstance(key, str) and key:
-        text = key
-    elif isinstance(progress, dict) and progress:
+    elif progress and not text:
         text = json.dumps(progress, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    else:
-        return ""
     if len(text.encode("utf-8", "replace")) <= 100 and redact.tidy(text) == text:
         return text
     import hashlib  # rare: only for such keys
@@ -2298,11 +2207,14 @@ def progress_key(key: Any, progress: Any, redact: Redactor) -> str:
 # ---- remember
 
 
+def differ(known: Any, seen: Any) -> bool:
+    """Whether both are said and are not the same."""
+    return bool(known and seen and known != seen)
+
+
 def is_new_run(memory: Memory, look: Observation) -> bool:
     """Whether a running look shows another run than the one remembered."""
-    if memory.state not in (RUNNING, ""):
-        return True
-    return bool(memory.pid and look.pid and memory.pid != look.pid or memory.run and look.run and memory.run != look.run)
+    return memory.state not in (RUNNING, "") or differ(memory.pid, look.pid) or differ(memory.run, look.run)
 
 
 def stalled_for(memory: Memory, look: Observation) -> float:
@@ -2324,231 +2236,31 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
 def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     """Memory after a look, before anything is decided."""
     when = look.when
-    if memory.boot and memory.boot != when.boot:
+    if memory.boot not in ("", when.boot):
         memory = memory._replace(stalled_for=0.0, last_look="")
+    after = memory._replace(looked_at=when.at, looked_awake=when.awake, boot=when.boot, last_look=UNKNOWN, left_at=0.0)
     if look.state == UNKNOWN:
-        return memory._replace(looked_at=when.at, looked_awake=when.awake, boot=when.boot, last_look=UNKNOWN, left_at=0.0)
-    changed = memory.state != look.state
-    if look.run and memory.run and look.run != memory.run:
-        memory = memory._replace(completed_fired=False, completed_told=False)
-    if look.state == RUNNING:
-        memory = memory._replace(stalled_for=stalled_for(memory, look), completed_fired=False, completed_told=False)
-        if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
-            memory = memory._replace(attempts=0, attempt_at=0.0, attempt_key="")
-        if changed and memory.state == COMPLETED:
-            memory = memory._replace(reported_at=0.0, reported_key="", reported_progress={})
-        if look.key and look.key != memory.key:
-            memory = memory._replace(key_at=when.at)
-    return memory._replace(
-        looked_at=when.at,
-        looked_awake=when.awake,
-        boot=when.boot,
-        left_at=0.0,
+        return after
+    after = after._replace(
         last_look="waiting" if look.waiting else look.state if look.key or look.state != RUNNING else "keyless",
-        state=look.state,
-        state_at=when.at if changed or not memory.state_at else memory.state_at,
-        pid=look.pid,
-        run=look.run or memory.run,
-        key=look.key or memory.key,
-    )
+        state=look.state, state_at=memory.state_at if memory.state == look.state and memory.state_at else when.at,
+        pid=look.pid, run=look.run or memory.run, key=look.key or memory.key,
+    )  # fmt: skip
+    if look.state == RUNNING or differ(memory.run, look.run):
+        after = after._replace(completed_fired=False, completed_told=False)
+    return remember_running(memory, after, look, policy) if look.state == RUNNING else after
 
 
-# ---- findings: what one look at a long job shows to be wrong
-
-
-def find_unknown(job: Any, look: Observation, memory: Memory, now: Instant) -> Any:
-    if look.state != UNKNOWN:
-        return None
-    return Finding("unknown", ALERT, look.problem or Phrase("status.json"), look.detail)
-
-
-def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant) -> Any:
-    if look.state == UNKNOWN or is_acting(memory, now):
-        return OPEN
-    if look.state != STOPPED:
-        proven = look.state != RUNNING or not memory.attempts or memory.gave_up_at and has_recovered(memory, look, job.policy)
-        return None if proven else OPEN  # resumed, but not yet shown to work
-    if memory.held_at:
-        return None
-    facts = {"reason": look.stop_reason}
-    why = resume_reason(job, look, memory, now).key
-    if why in RESUMING:
-        return Finding("stopped", NOTICE, Phrase("stopped.resuming", facts), look.detail, by_attempt=True)
-    if why == "resume.gave_up":
-        return Finding("stopped", ALERT, Phrase("stopped.gave_up", {**facts, "attempts": memory.attempts}), look.detail)
-    key = "stopped.changed" if why == "resume.changed" else "stopped"
-    return Finding("stopped", ALERT, Phrase(key, facts), look.detail)
-
-
-def find_stalled(job: Any, look: Observation, memory: Memory, now: Instant) -> Any:
-    if look.state == UNKNOWN or look.state == RUNNING and (look.waiting or not look.key):
-        return OPEN
-    if look.state != RUNNING or not job.policy.stall_seconds:
-        return None
-    if memory.stalled_for < job.policy.stall_seconds:
-        restarted = memory.attempts and "stalled" in memory.incidents
-        return OPEN if restarted else None  # restarted, but not yet shown to move
-    facts = {"for": duration_text(memory.stalled_for), "key": one_line(memory.key, 80)}
-    will_restart = resume_reason(job, look, memory, now).key in RESUMING
-    rank = NOTICE if will_restart else ALERT
-    return Finding("stalled", rank, Phrase("stalled", facts), look.detail, by_attempt=will_restart)
-
-
-def find_level(job: Any, look: Observation, memory: Memory, now: Instant) -> Any:
-    if look.state == UNKNOWN:
-        return OPEN
-    if look.state != RUNNING or look.level == "ok":
-        return None
-    return Finding("level", ALERT if look.level == "alert" else WARN, Phrase("level", {"message": one_line(look.message, 300)}))
-
-
-LONG_QUESTIONS = {"unknown": find_unknown, "stopped": find_stopped, "stalled": find_stalled, "level": find_level}
-
-
-# ---- incidents: what is wrong against what was told
-
-
-class Step(NamedTuple):
-    """One incident after one look."""
-
-    incident: Optional[Incident]
-    telling: str  # "" = nothing is said
-    reason: Reason
-
-
-def finding_text(finding: Finding) -> str:
-    return masked_digits(finding.phrase.key + " " + json.dumps(finding.phrase.facts, sort_keys=True, ensure_ascii=False))
-
-
-def repeat_wait(policy: Any, reminders: int) -> float:
-    """Seconds from the telling number `reminders` to the next one."""
-    first = policy.alert_repeat_seconds
-    return min(first * 2.0 ** min(reminders, 40), max(LONGEST_REPEAT, first))
-
-
-def told(incident: Incident, finding: Finding, now: Instant, **more: Any) -> Incident:
-    """The incident once this finding is told."""
-    text = finding_text(finding)
-    return incident._replace(
-        told_at=now.at, told_rank=finding.rank, told_text=text, texts=incident.texts + (text != incident.told_text), **more
-    )
-
-
-def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now: Instant, hold: float = 0.0) -> Step:
-    """What becomes of one incident, and whether a person hears of it now.
-
-    `finding` is a Finding, None (not so) or OPEN (this look cannot say); `hold` is how many more
-    seconds of quiet hours hold back what does not ring.
-    """
-    if finding is OPEN:
-        return Step(incident, "", Reason("incident.open"))
-    if finding is None:
-        if incident is None or not incident.opened_at:
-            return Step(None, "", Reason("incident.none"))
-        if not incident.told_at:
-            return Step(None, "", Reason("incident.came_and_went"))
-        return Step(None, "resolved", Reason("incident.resolved"))
-    incident = incident or Incident(since_at=now.at)
-    incident = incident._replace(looks=min(incident.looks + 1, 1000), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts))
-    if not incident.opened_at and incident.looks < policy.alert_after:
-        return Step(incident, "", Reason("incident.not_yet", facts={"looks": incident.looks, "needed": policy.alert_after}))
-    incident = incident._replace(opened_at=incident.opened_at or now.at)
-    if finding.by_attempt:
-        return Step(incident, "", Reason("incident.by_attempt"))
-    return judge_telling(incident, finding, policy, now, hold)
-
-
-def judge_telling(incident: Incident, finding: Finding, policy: Any, now: Instant, hold: float) -> Step:
-    """The second half: an open incident, against what was told of it."""
-    held = hold if finding.rank < ALERT else 0.0
-    if held:
-        return Step(incident, "", Reason("incident.quiet_hours", now.at + held))
-    if not incident.told_at:
-        return Step(told(incident, finding, now), "opened", Reason("incident.opened"))
-    if finding.rank > incident.told_rank:
-        return Step(told(incident, finding, now, reminders=0, acked_at=0.0), "worse", Reason("incident.worse"))
-    if finding_text(finding) != incident.told_text and incident.texts < TEXTS_TOLD:
-        return Step(told(incident, finding, now, acked_at=0.0), "changed", Reason("incident.changed"))
-    if incident.acked_at:
-        return Step(incident, "", Reason("incident.acked"))
-    if not policy.alert_repeat_seconds:
-        return Step(incident, "", Reason("incident.told_once"))
-    due_at = incident.told_at + repeat_wait(policy, incident.reminders)
-    if now.at < due_at:
-        return Step(incident, "", Reason("incident.told", due_at))
-    return Step(incident._replace(told_at=now.at, reminders=incident.reminders + 1), "reminder", Reason("incident.reminder"))
-
-
-def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
-    """After an upgrade from v1: what is wrong now was told by v1, so it counts as told."""
-    if not memory.inherited_at or all(finding is OPEN for finding in findings.values()):
-        return memory
-    incidents = dict(memory.incidents)
-    for kind, finding in findings.items():
-        if isinstance(finding, Finding) and kind not in incidents:
-            at = memory.inherited_at
-            incident = Incident(since_at=at, looks=1, opened_at=at, rank=finding.rank)
-            incidents[kind] = told(incident, finding, now)._replace(told_at=at)
-    return memory._replace(inherited_at=0.0, incidents=incidents)
-
-
-FLIPS_AN_HOUR = 6  # openings and closings of one job that are told one by one
-
-
-def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
-    """Every incident of one job: new memory, notifications, and a reason per kind."""
-    memory = inherit(memory, findings, now)
-    hold = quiet_left(policy, now.minute)
-    incidents, effects, reasons = dict(memory.incidents), [], {}
-    flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
-    for kind, finding in findings.items():
-        before = incidents.pop(kind, None)
-        step = judge_incident(before, finding, policy, now, hold)
-        turned = bool(before and before.opened_at) != bool(step.incident and step.incident.opened_at)
-        seen = step.telling in ("opened", "resolved") or turned and step.reason.key == "incident.by_attempt"
-        if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
-            flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
-        if memory.flapping_at or len(flips) > FLIPS_AN_HOUR:
-            step = untold(step, before)
-        if step.incident:
-            incidents[kind] = step.incident
-        reasons[kind] = step.reason
-        if step.telling == "resolved" and before:
-            effects.append(Notify(kind, "resolved", NOTICE, Phrase(before.key, before.facts), since_at=before.since_at, look=look, told=memory))
-        elif step.telling and step.incident:
-            since = step.incident.since_at
-            effects.append(Notify(kind, step.telling, finding.rank, finding.phrase, finding.detail, since, look, memory))
-    decision = Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons)
-    return judge_flapping(decision, now)
-
-
-def untold(step: Step, before: Optional[Incident]) -> Step:
-    """The same step of a flapping job: it happens, and nothing is said of it."""
-    if not step.telling:
-        return step
-    was = before or Incident()
-    told_before = {name: getattr(was, name) for name in ("told_at", "told_rank", "told_text", "texts", "reminders", "acked_at")}
-    return Step(step.incident and step.incident._replace(**told_before), "", Reason("incident.flapping"))
-
-
-def judge_flapping(decision: Decision, now: Instant) -> Decision:
-    """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
-    memory = decision.memory
-    if not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR:
-        effect = Notify("flapping", "opened", WARN, Phrase("flapping"), told=memory)
-        memory = memory._replace(flapping_at=now.at)
-    elif memory.flapping_at and not memory.flips:
-        effect = Notify("flapping", "resolved", NOTICE, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
-        memory = memory._replace(flapping_at=0.0)
-    else:
-        return decision
-    return decision._replace(memory=memory, effects=(*decision.effects, effect))
-
-
-def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
-    """The monitor's own incidents.  They never count as flapping: its troubles have nothing to do with each other."""
-    decision = judge_incidents(make_policy(policy), findings, memory._replace(flips=[], flapping_at=0.0), now)
-    return decision._replace(memory=decision.memory._replace(flips=[], looked_at=now.at))
+def remember_running(memory: Memory, after: Memory, look: Observation, policy: Any) -> Memory:
+    """The rest of it for a running job; `memory` is from before the look."""
+    after = after._replace(stalled_for=stalled_for(memory, look))
+    if look.key and look.key != memory.key:
+        after = after._replace(key_at=look.when.at)
+    if memory.state == COMPLETED:
+        after = after._replace(reported_at=0.0, reported_key="", reported_progress={})
+    if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
+        after = after._replace(attempts=0, attempt_at=0.0, attempt_key="")
+    return after
 
 
 # ---- resume: may it be started again by itself, and is it time?
@@ -2562,59 +2274,41 @@ def is_acting(memory: Memory, now: Instant) -> bool:
 def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Reason:
     """Why a job is, or is not, started again by itself at this moment."""
     policy = job.policy
-    if not job.enabled:
-        return Reason("resume.disabled")
     restart = look.state == RUNNING and policy.on_stall == "restart" and can_restart(job)
-    if not restart and not policy.auto_resume:
-        return Reason("resume.off")
-    if job.kind != LONG_READ or job.risk != READ_ONLY:
-        return Reason("resume.not_read_only")
-    if look.state == UNKNOWN:
-        return Reason("resume.unknown")
-    if memory.held_at:
-        return Reason("resume.held")
-    if restart:
-        limit = policy.stall_seconds
-        if not look.key or look.waiting or not limit or memory.stalled_for < limit:
-            return Reason("resume.moving")
-    elif look.state != STOPPED:
-        return Reason("resume.not_stopped")
-    if not look.resumable:
-        return Reason("resume.changed")
-    if memory.gave_up_at or policy.auto_resume_max_attempts and memory.attempts >= policy.auto_resume_max_attempts:
-        return Reason("resume.gave_up")
-    if is_acting(memory, now):
-        return Reason("resume.acting", memory.action_at + memory.action_for)
-    if state_lost:
-        return Reason("resume.state_lost")
+    is_stalled = look.key and not look.waiting and 0 < policy.stall_seconds <= memory.stalled_for
     due_at = memory.attempt_at + backoff(policy, memory.attempts)
-    if memory.attempts and now.at < due_at:
-        return Reason("resume.backoff", due_at, {"attempt": memory.attempts + 1})
-    return Reason("resume.now", facts={"attempt": memory.attempts + 1})
+    next_attempt = {"attempt": memory.attempts + 1}
+    return first_reason(
+        (not job.enabled, "resume.disabled"),
+        (not restart and not policy.auto_resume, "resume.off"),
+        (job.kind != LONG_READ or job.risk != READ_ONLY, "resume.not_read_only"),
+        (look.state == UNKNOWN, "resume.unknown"),
+        (memory.held_at, "resume.held"),
+        (restart and not is_stalled, "resume.moving"),
+        (not restart and look.state != STOPPED, "resume.not_stopped"),
+        (not look.resumable, "resume.changed"),
+        (memory.gave_up_at or 0 < policy.auto_resume_max_attempts <= memory.attempts, "resume.gave_up"),
+        (is_acting(memory, now), "resume.acting", memory.action_at + memory.action_for),
+        (state_lost, "resume.state_lost"),
+        (memory.attempts and now.at < due_at, "resume.backoff", due_at, next_attempt),
+        (True, "resume.now", 0.0, next_attempt),
+    )
 
 
 def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, marker: str) -> Decision:
     """The intention to resume: counted and told before anything is started."""
+    policy, attempt = job.policy, memory.attempts + 1
     restart = look.state == RUNNING
-    policy = job.policy
-    attempt = memory.attempts + 1
-    facts = {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", "reason": look.stop_reason}
-    phrase = Phrase("autorun.restart" if restart else "autorun", facts)
-    kind = "stalled" if restart else "stopped"
-    incidents = dict(memory.incidents)
-    incident = incidents.get(kind) or Incident(since_at=now.at, looks=1, opened_at=now.at, rank=NOTICE, key=kind)
-    incidents[kind] = incident._replace(opened_at=incident.opened_at or now.at, told_at=now.at, told_rank=max(NOTICE, incident.told_rank if restart else NOTICE))
+    kind, action, row = ("stalled", "restart", "autorun.restart") if restart else ("stopped", "start", "autorun")
+    stop_time = policy.stop_timeout_seconds if restart else 0.0
+    incident = memory.incidents.get(kind) or Incident(since_at=now.at, looks=1, rank=NOTICE, key=kind)
+    told_rank = max(NOTICE, incident.told_rank) if restart else NOTICE
+    incident = incident._replace(opened_at=incident.opened_at or now.at, told_at=now.at, told_rank=told_rank)
     after = memory._replace(
-        attempts=attempt,
-        attempt_at=now.at,
-        attempt_key=memory.key,
-        stalled_for=0.0,
-        action="restart" if restart else "start",
-        action_at=now.at,
-        action_for=policy.start_timeout_seconds + (policy.stop_timeout_seconds if restart else 0.0) + 10.0,
-        action_id=marker,
-        incidents=incidents,
-    )
+        attempts=attempt, attempt_at=now.at, attempt_key=memory.key, stalled_for=0.0, incidents={**memory.incidents, kind: incident},
+        action=action, action_at=now.at, action_for=policy.start_timeout_seconds + stop_time + 10.0, action_id=marker,
+    )  # fmt: skip
+    phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", "reason": look.stop_reason})
     notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
     return Decision(after, (notify,), {"resume": Reason("resume.now")})
 
@@ -2624,57 +2318,216 @@ def end_action(memory: Memory) -> Memory:
     return memory._replace(action="", action_at=0.0, action_for=0.0, action_id="", action_tries=0, action_entry="")
 
 
+# ---- findings: what one look at a long job shows to be wrong
+
+
+def find_unknown(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
+    return Finding("unknown", ALERT, look.problem or Phrase("status.json"), look.detail) if look.state == UNKNOWN else None
+
+
+def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
+    if is_acting(memory, now):
+        return OPEN
+    if look.state != STOPPED:
+        is_on_trial = look.state == RUNNING and memory.attempts and not (memory.gave_up_at and has_recovered(memory, look, job.policy))
+        return OPEN if is_on_trial else None  # resumed, but not yet shown to work
+    if memory.held_at:
+        return None
+    facts = {"reason": look.stop_reason}
+    if resume in RESUMING:
+        return Finding("stopped", NOTICE, Phrase("stopped.resuming", facts), look.detail, by_attempt=True)
+    if resume == "resume.gave_up":
+        return Finding("stopped", ALERT, Phrase("stopped.gave_up", {**facts, "attempts": memory.attempts}), look.detail)
+    return Finding("stopped", ALERT, Phrase("stopped.changed" if resume == "resume.changed" else "stopped", facts), look.detail)
+
+
+def find_stalled(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
+    if look.state != RUNNING:
+        return None
+    if look.waiting or not look.key:
+        return OPEN
+    if not job.policy.stall_seconds:
+        return None
+    if memory.stalled_for < job.policy.stall_seconds:
+        was_restarted = memory.attempts and "stalled" in memory.incidents
+        return OPEN if was_restarted else None  # restarted, but not yet shown to move
+    facts = {"for": duration_text(memory.stalled_for), "key": one_line(memory.key, 80)}
+    will_restart = resume in RESUMING
+    return Finding("stalled", NOTICE if will_restart else ALERT, Phrase("stalled", facts), look.detail, by_attempt=will_restart)
+
+
+def find_level(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
+    if look.state != RUNNING or look.level == "ok":
+        return None
+    return Finding("level", ALERT if look.level == "alert" else WARN, Phrase("level", {"message": one_line(look.message, 300)}))
+
+
+LONG_QUESTIONS = {"unknown": find_unknown, "stopped": find_stopped, "stalled": find_stalled, "level": find_level}
+
+
+# ---- incidents: what is wrong against what was told
+
+TELLINGS = {"incident." + telling: telling for telling in ("opened", "worse", "changed", "reminder", "resolved")}
+FORGOTTEN: dict = {"worse": {"reminders": 0, "acked_at": 0.0}, "changed": {"acked_at": 0.0}}  # what starts over with a telling
+FLIPS_AN_HOUR = 6  # openings and closings of one job that are told one by one
+
+
+def finding_text(finding: Finding) -> str:
+    return masked_digits(finding.phrase.key + " " + json.dumps(finding.phrase.facts, sort_keys=True, ensure_ascii=False))
+
+
+def told(incident: Incident, finding: Finding, now: Instant, telling: str = "opened") -> Incident:
+    """The incident once this finding is told."""
+    if telling == "reminder":
+        return incident._replace(told_at=now.at, reminders=incident.reminders + 1)
+    text = finding_text(finding)
+    texts = incident.texts + (text != incident.told_text)
+    return incident._replace(told_at=now.at, told_rank=finding.rank, told_text=text, texts=texts, **FORGOTTEN.get(telling, {}))
+
+
+def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Instant, hold: float) -> Reason:
+    """Why a person hears, or does not hear, of what is wrong at this moment.
+
+    `hold` is how many more seconds of quiet hours hold back what does not ring.
+    """
+    due_at = incident.told_at + doubled(policy.alert_repeat_seconds, incident.reminders, LONGEST_REPEAT)
+    return first_reason(
+        (not incident.opened_at and incident.looks < policy.alert_after,
+         "incident.not_yet", 0.0, {"looks": incident.looks, "needed": policy.alert_after}),
+        (finding.by_attempt, "incident.by_attempt"),
+        (hold and finding.rank < ALERT, "incident.quiet_hours", now.at + hold),
+        (not incident.told_at, "incident.opened"),
+        (finding.rank > incident.told_rank, "incident.worse"),
+        (finding_text(finding) != incident.told_text and incident.texts < TEXTS_TOLD, "incident.changed"),
+        (incident.acked_at, "incident.acked"),
+        (not policy.alert_repeat_seconds, "incident.told_once"),
+        (now.at < due_at, "incident.told", due_at),
+        (True, "incident.reminder"),
+    )  # fmt: skip
+
+
+def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now: Instant, hold: float) -> tuple:
+    """(what becomes of one incident, why a person hears of it now or does not), not yet told.
+
+    `finding` is a Finding, None (not so) or OPEN (this look cannot say).
+    """
+    if finding is OPEN:
+        return incident, Reason("incident.open")
+    if finding is None:
+        was = incident or Incident()
+        key = "incident.none" if not was.opened_at else "incident.resolved" if was.told_at else "incident.came_and_went"
+        return None, Reason(key)
+    incident = incident or Incident(since_at=now.at)
+    incident = incident._replace(
+        looks=min(incident.looks + 1, 1000), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
+    )
+    reason = telling_reason(incident, finding, policy, now, hold)
+    if reason.key != "incident.not_yet":
+        incident = incident._replace(opened_at=incident.opened_at or now.at)
+    return incident, reason
+
+
+def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
+    """After an upgrade from v1: what is wrong now was told by v1, so it counts as told."""
+    at = memory.inherited_at
+    if not at or all(finding is OPEN for finding in findings.values()):
+        return memory
+    incidents = dict(memory.incidents)
+    for kind, finding in findings.items():
+        if isinstance(finding, Finding) and kind not in incidents:
+            incidents[kind] = told(Incident(since_at=at, looks=1, opened_at=at, rank=finding.rank), finding, now)._replace(told_at=at)
+    return memory._replace(inherited_at=0.0, incidents=incidents)
+
+
+def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
+    """Every incident of one job: new memory, notifications, and a reason per kind."""
+    memory = inherit(memory, findings, now)
+    hold = quiet_left(policy, now.minute)
+    incidents, effects, reasons = dict(memory.incidents), [], {}
+    flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
+    for kind, finding in findings.items():
+        before = incidents.pop(kind, None)
+        after, reason = judge_incident(before, finding, policy, now, hold)
+        telling = TELLINGS.get(reason.key, "")
+        turned = bool(before and before.opened_at) != bool(after and after.opened_at)
+        seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
+        if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
+            flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
+        if telling and (memory.flapping_at or len(flips) > FLIPS_AN_HOUR):  # it happens, and nothing is said of it
+            telling, reason = "", Reason("incident.flapping")
+        if telling:
+            said = finding or Finding(kind, NOTICE, Phrase(before.key, before.facts))
+            effects.append(Notify(kind, telling, said.rank, said.phrase, said.detail, (after or before).since_at, look, memory))
+        if after:
+            incidents[kind] = told(after, finding, now, telling) if telling else after
+        reasons[kind] = reason
+    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), now)
+
+
+def judge_flapping(decision: Decision, now: Instant) -> Decision:
+    """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
+    memory = decision.memory
+    begins = not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR
+    if not begins and (memory.flips or not memory.flapping_at):
+        return decision
+    telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
+    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
+    return decision._replace(memory=memory._replace(flapping_at=now.at if begins else 0.0), effects=(*decision.effects, effect))
+
+
+def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
+    """The monitor's own incidents.  They never count as flapping: its troubles have nothing to do with each other."""
+    decision = judge_incidents(make_policy(policy), findings, memory._replace(flips=[], flapping_at=0.0), now)
+    return decision._replace(memory=decision.memory._replace(flips=[], looked_at=now.at))
+
+
 # ---- report: is routine progress due?
+
+PROGRESS_DUE = ("report.first", "report.by_time", "report.by_change")
 
 
 def report_reason(job: Any, look: Observation, memory: Memory, now: Instant) -> Reason:
     """Why routine is, or is not, told at this moment."""
     policy = job.policy
-    quiet = quiet_left(policy, now.minute)
-    if look.state == COMPLETED:
-        if memory.completed_told:
-            return Reason("report.completed_before")
-        return Reason("report.quiet_hours", now.at + quiet) if quiet else Reason("report.completed")
-    if look.state != RUNNING:
-        return Reason("report.not_running")
-    if not policy.report_while_running:
-        return Reason("report.off")
-    reason = progress_reason(policy, look, memory, now)
-    if quiet and reason.key in ("report.first", "report.by_time", "report.by_change"):
-        return Reason("report.quiet_hours", now.at + quiet)
-    return reason
-
-
-def progress_reason(policy: Any, look: Observation, memory: Memory, now: Instant) -> Reason:
-    """The same for a running job whose routine is wanted."""
-    if not memory.reported_at:
-        return Reason("report.first")
-    every = policy.report_every_seconds
-    if every and now.at - memory.reported_at >= every:
-        return Reason("report.by_time")
+    every, since = policy.report_every_seconds, now.at - memory.reported_at
     by_time_at = memory.reported_at + every if every else 0.0
-    if not policy.only_on_change or not look.key or look.key == memory.reported_key:
-        return Reason("report.nothing_new", by_time_at)
-    if now.at - memory.reported_at < policy.min_report_seconds:
-        floor_at = memory.reported_at + policy.min_report_seconds
-        return Reason("report.too_soon", min(floor_at, by_time_at) if by_time_at else floor_at)
-    return Reason("report.by_change")
+    floor_at = memory.reported_at + policy.min_report_seconds
+    reason = first_reason(
+        (look.state == COMPLETED and memory.completed_told, "report.completed_before"),
+        (look.state == COMPLETED, "report.completed"),
+        (look.state != RUNNING, "report.not_running"),
+        (not policy.report_while_running, "report.off"),
+        (not memory.reported_at, "report.first"),
+        (every and since >= every, "report.by_time"),
+        (not policy.only_on_change or not look.key or look.key == memory.reported_key, "report.nothing_new", by_time_at),
+        (since < policy.min_report_seconds, "report.too_soon", min(floor_at, by_time_at or floor_at)),
+        (True, "report.by_change"),
+    )
+    quiet = quiet_left(policy, now.minute)
+    is_due = reason.key in (*PROGRESS_DUE, "report.completed")
+    return Reason("report.quiet_hours", now.at + quiet) if quiet and is_due else reason
+
+
+def follow_ups(job: Any, is_good: bool) -> tuple:
+    """What the end of a job queues."""
+    wanted = ("always", "success" if is_good else "failure")
+    return tuple(Enqueue(after.job_id, after.delay_seconds) for after in job.after if after.when in wanted)
 
 
 def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> Decision:
     """Routine: what is told of progress and completion, and what completion queues."""
-    effects: list = []
+    effects: tuple = ()
     reason = report_reason(job, look, memory, now)
     if look.state == COMPLETED and not memory.completed_fired:
-        effects += [Enqueue(after.job_id, after.delay_seconds) for after in job.after if after.when != "failure"]
+        effects = follow_ups(job, is_good=True)
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
-        effects.append(Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, told=memory))
+        effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, told=memory),)
         memory = memory._replace(completed_told=True, reported_key=look.key)
-    elif reason.key in ("report.first", "report.by_time", "report.by_change"):
-        effects.append(Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, told=memory))
+    elif reason.key in PROGRESS_DUE:
+        effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, told=memory),)
         memory = memory._replace(reported_at=now.at, reported_key=look.key, reported_progress=small_progress(look.progress))
-    return Decision(memory, tuple(effects), {"report": reason})
+    return Decision(memory, effects, {"report": reason})
 
 
 # ---- the whole
@@ -2685,23 +2538,19 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
     if memory.boot == look.when.boot and look.when.awake < memory.looked_awake:
         return Decision(memory, (), {"look": Reason("look.older")})
     memory = remember_look(memory, look, job.policy)
-    if look.state == STOPPED and memory.attempts and resume_reason(job, look, memory, now).key == "resume.gave_up":
+    resume = resume_reason(job, look, memory, now, state_lost)
+    if look.state == STOPPED and memory.attempts and resume.key == "resume.gave_up":
         memory = memory._replace(gave_up_at=memory.gave_up_at or now.at)
-    findings = {kind: question(job, look, memory, now) for kind, question in LONG_QUESTIONS.items()}
+    findings = {kind: question(job, look, memory, now, resume.key) for kind, question in LONG_QUESTIONS.items()}
+    if look.state == UNKNOWN:  # such a look shows nothing else
+        findings = {**dict.fromkeys(findings, OPEN), "unknown": findings["unknown"]}
     incidents = judge_incidents(job.policy, findings, memory, now, look)
     report = judge_report(job, look, incidents.memory, now)
-    resume = resume_reason(job, look, report.memory, now, state_lost)
     act = (Resume(restart=look.state == RUNNING),) if resume.key == "resume.now" else ()
+    # The one reason to keep is of an incident if there is one, else of routine.
+    main = next((reason.key for reason in incidents.reasons.values() if reason.key != "incident.none"), report.why("report"))
     reasons = {**incidents.reasons, **report.reasons, "resume": resume}
-    effects = incidents.effects + report.effects
-    memory = report.memory._replace(reason=main_reason(reasons))
-    return hold_muted(Decision(memory, effects + act, reasons), now)
-
-
-def main_reason(reasons: dict) -> str:
-    """The one reason to keep: of an incident if there is one, else of routine."""
-    telling = [reason.key for topic, reason in reasons.items() if topic in LONG_QUESTIONS and reason.key != "incident.none"]
-    return telling[0] if telling else reasons["report"].key if "report" in reasons else ""
+    return hold_muted(Decision(report.memory._replace(reason=main), incidents.effects + report.effects + act, reasons), now)
 
 
 def open_incidents(memory: Memory) -> list:
@@ -2712,24 +2561,25 @@ def open_incidents(memory: Memory) -> list:
 
 def hold_muted(decision: Decision, now: Instant) -> Decision:
     """While a job is muted its messages are counted, not told; afterwards they are summed up."""
-    memory = decision.memory
+    memory, effects, reasons = decision
     if not memory.muted_for:
         return decision
-    others = tuple(effect for effect in decision.effects if not isinstance(effect, Notify))
-    held = len(decision.effects) - len(others)
     if is_muted(memory, now):
-        reasons = {**decision.reasons, "mute": Reason("muted", memory.muted_at + memory.muted_for)}
-        return Decision(memory._replace(muted_count=memory.muted_count + held), others, reasons)
-    spoken = {effect.kind for effect in decision.effects if isinstance(effect, Notify)}
-    tellings = [Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory)] if memory.muted_count else []
+        others = tuple(effect for effect in effects if not isinstance(effect, Notify))
+        count = memory.muted_count + len(effects) - len(others)
+        return Decision(memory._replace(muted_count=count), others, {**reasons, "mute": Reason("muted", memory.muted_at + memory.muted_for)})
+    if memory.muted_count:
+        effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory),)
+    spoken = {effect.kind for effect in effects if isinstance(effect, Notify)}
     incidents = dict(memory.incidents)
     for kind, incident in open_incidents(memory):
-        if incident.rank >= ALERT and kind not in spoken:
-            tellings.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory))
-        elif kind not in spoken:  # quiet hours may hold it: the next look tells it
+        if kind in spoken or incident.acked_at:
+            continue
+        if incident.rank >= ALERT:
+            effects += (Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory),)
+        else:  # quiet hours may hold it: the next look tells it
             incidents[kind] = incident._replace(told_at=0.0)
-    memory = memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0, incidents=incidents)
-    return Decision(memory, decision.effects + tuple(tellings), decision.reasons)
+    return Decision(memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0, incidents=incidents), effects, reasons)
 
 
 # ---- writes
@@ -2739,31 +2589,33 @@ def is_overdue(gate: Gate, now: float) -> bool:
     return gate.verify == "pending" and now >= gate.run_ended_at + gate.verify_for
 
 
+def left_to_verify(gate: Gate) -> dict:
+    """The fact that names the verification jobs which have not passed."""
+    return {"jobs": ", ".join(map(str, gate.verify_left))}
+
+
 def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float) -> Reason:
     """Why a write may, or may not, run at this moment.  `digest` and `changed` are of its plan now."""
-    if gate.run == "begun":
-        return Reason("gate.running")
-    if gate.verify == "failed":
-        return Reason("gate.verify_failed", facts={"jobs": ", ".join(map(str, gate.verify_left))})
-    if gate.verify == "pending":
-        return Reason("gate.verify_overdue" if is_overdue(gate, now) else "gate.verify_pending", facts={"jobs": ", ".join(map(str, gate.verify_left))})
-    if problem:
-        return Reason("gate.unreadable", facts={"what": problem})
-    if not gate.digest:
-        return Reason("gate.none")
-    if now >= gate.approved_at + gate.approved_for:
-        return Reason("gate.expired")
-    if gate.digest != digest:
-        return Reason("gate.changed", facts={"what": ", ".join(changed[:5]) or "-"})
-    return Reason("gate.open", gate.approved_at + gate.approved_for)
+    left = left_to_verify(gate)
+    expires_at = gate.approved_at + gate.approved_for
+    return first_reason(
+        (gate.run == "begun", "gate.running"),
+        (gate.verify == "failed", "gate.verify_failed", 0.0, left),
+        (is_overdue(gate, now), "gate.verify_overdue", 0.0, left),
+        (gate.verify == "pending", "gate.verify_pending", 0.0, left),
+        (problem, "gate.unreadable", 0.0, {"what": problem}),
+        (not gate.digest, "gate.none"),
+        (now >= expires_at, "gate.expired"),
+        (gate.digest != digest, "gate.changed", 0.0, {"what": ", ".join(changed[:5]) or "-"}),
+        (True, "gate.open", expires_at),
+    )
 
 
 def gate_findings(gate: Gate, now: float) -> dict:
     """What is wrong with a write that has run."""
-    failed, overdue = gate.verify == "failed", is_overdue(gate, now)
-    jobs = {"jobs": ", ".join(map(str, gate.verify_left))}
+    row = "verify.wrong" if gate.verify == "failed" else "verify.overdue" if is_overdue(gate, now) else ""
     return {
-        "verification": Finding("verification", ALERT, Phrase("verify.wrong" if failed else "verify.overdue", jobs)) if failed or overdue else None,
+        "verification": Finding("verification", ALERT, Phrase(row, left_to_verify(gate))) if row else None,
         "outcome": Finding("outcome", ALERT, Phrase("write.unknown")) if gate.run == "unknown" else None,
     }
 
@@ -2781,20 +2633,19 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
 # ---- one-shot reads
 
 
-ROUNDED = 0.001  # seconds: times are kept with three decimals
+def slot_before(at: float, anchor_at: float, every: float) -> int:
+    """Number of the latest slot at or before `at`; times are kept with three decimals."""
+    return int((at - anchor_at + 0.001) / every)
 
 
 def next_slot(job: Any, memory: Memory) -> float:
     """When a scheduled check is due next; 0 = at once, because it never ran."""
-    every = job.policy.every_seconds
-    if not memory.anchor_at or not every:
-        return 0.0
-    slots = int((memory.slot_at - memory.anchor_at + ROUNDED) / every) + 1
-    return memory.anchor_at + slots * every
+    every, anchor_at = job.policy.every_seconds, memory.anchor_at
+    return anchor_at + (slot_before(memory.slot_at, anchor_at, every) + 1) * every if anchor_at and every else 0.0
 
 
 def due_reason(job: Any, memory: Memory, now: Instant) -> Reason:
-    """Why a scheduled check is, or is not, run at this moment."""
+    """Why a scheduled check is, or is not, run at this moment.  Every job is asked at every tick: no table, it is slower."""
     if not job.enabled:
         return Reason("due.disabled")
     if not job.policy.every_seconds:
@@ -2810,25 +2661,20 @@ def due_reason(job: Any, memory: Memory, now: Instant) -> Reason:
 def take_slot(job: Any, memory: Memory, now: Instant, marker: str, tries: int = 1) -> Memory:
     """The intention to run: the slot is taken before the run begins."""
     every = job.policy.every_seconds
-    slot_at = memory.slot_at
     if every:
-        anchor = memory.anchor_at or now.at
-        slot_at = anchor + int((now.at - anchor + ROUNDED) / every) * every
-        memory = memory._replace(anchor_at=anchor)
-    return memory._replace(
-        slot_at=slot_at, action="run", action_at=now.at, action_for=run_timeout(job) + 10.0, action_id=marker, action_tries=tries, left_at=0.0
-    )
+        anchor_at = memory.anchor_at or now.at
+        memory = memory._replace(anchor_at=anchor_at, slot_at=anchor_at + slot_before(now.at, anchor_at, every) * every)
+    return memory._replace(action="run", action_at=now.at, action_for=run_timeout(job) + 10.0, action_id=marker, action_tries=tries, left_at=0.0)
 
 
 def run_findings(outcome: Outcome, redact: Redactor) -> dict:
     """What one run shows: did it fail, does it ask for attention?"""
     phrase = outcome_phrase(outcome)
-    lines = [one_line(redact.read(line), 300) for line in outcome.attention]
     output = redact.read(outcome.err).strip() or redact.read(outcome.out).strip()
-    rank_phrase = Phrase("attention", {"lines": "\n".join(lines)})
+    lines = "\n".join(one_line(redact.read(line), 300) for line in outcome.attention)
     return {
         "failed": Finding("failed", ALERT, phrase, last_lines(output)) if phrase else None,
-        "attention": Finding("attention", ALERT, rank_phrase) if lines else None,
+        "attention": Finding("attention", ALERT, Phrase("attention", {"lines": lines})) if outcome.attention else None,
     }
 
 
@@ -2841,21 +2687,15 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     code = 255 if outcome.code is None else outcome.code
     memory = end_action(memory)._replace(ran_at=now.at, ran_code=code, left_at=0.0)
     findings = run_findings(outcome, redact)
-    if scheduled:
-        decision = judge_incidents(job.policy, findings, memory, now)
-    else:
-        wrong = [finding for finding in findings.values() if finding]
-        closing = {kind: OPEN if findings.get(kind) else None for kind in memory.incidents}
-        decision = judge_incidents(job.policy, closing, memory, now)
-        once = tuple(Notify(f.kind, "told", f.rank, f.phrase, f.detail, now.at, told=memory) for f in wrong)
-        decision = decision._replace(effects=decision.effects + once)
-    good = outcome.is_good
-    follow = tuple(
-        Enqueue(after.job_id, after.delay_seconds) for after in job.after if after.when == "always" or (after.when == "success") == good
-    )
-    reason = next((kind for kind, finding in findings.items() if finding), "good")
-    memory = decision.memory._replace(reason=f"run.{reason}")
-    return hold_muted(decision._replace(memory=memory, effects=decision.effects + follow), now)
+    wrong = [finding for finding in findings.values() if finding]
+    once: tuple = ()
+    if not scheduled:
+        once = tuple(Notify(found.kind, "told", found.rank, found.phrase, found.detail, now.at, told=memory) for found in wrong)
+        findings = {kind: findings.get(kind) and OPEN for kind in memory.incidents}
+    decision = judge_incidents(job.policy, findings, memory, now)
+    memory = decision.memory._replace(reason="run." + (wrong[0].kind if wrong else "good"))
+    effects = decision.effects + once + follow_ups(job, outcome.is_good)
+    return hold_muted(Decision(memory, effects, decision.reasons), now)
 
 
 # ==== VOICE ==============================================================
@@ -2866,8 +2706,7 @@ SECTION_LIMIT = 3500  # UTF-16 units; Telegram cuts at 4096 characters after par
 MESSAGE_LIMIT = 4000
 MESSAGES_A_TICK = 5
 LATE_AFTER = 120.0  # seconds after which a message says when it happened
-TOKENS = {"stopped": "ACTION REQUIRED", "blocked": "ACTION REQUIRED"}
-ICONS = {"resolved": "🟢", "autorun": "🔁", "completed": "✅", "routine": "▶️", "muted": "🔈"}
+HEADINGS = {"resolved": "🟢 RESOLVED", "autorun": "🔁 AUTORUN", "completed": "✅ COMPLETED"}
 
 
 class Message(NamedTuple):
@@ -2887,37 +2726,34 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
     """`done: 40 (+12)` a line, numbers as they were written."""
     lines = []
     for key, value in list(progress.items())[:limit]:
-        if isinstance(value, (dict, list)):
-            shown = one_line(json.dumps(value, ensure_ascii=False), 120)
-        elif isinstance(value, (int, float)):
+        if isinstance(value, (int, float)):
             shown = number_text(value) + difference(value, before.get(key))
         else:
-            shown = one_line("null" if value is None else str(value), 120)
+            shown = one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 120)
         lines.append(f"{one_line(str(key), 60)}: {shown}")
     return lines + ([f"… {len(progress) - limit}"] if len(progress) > limit else [])
 
 
 def difference(value: Any, before: Any) -> str:
     """` (+12)` since the last report; nothing where there is none."""
-    numbers = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in (value, before))
-    if not numbers or value == before or not (abs(value) <= 1e15 and abs(before) <= 1e15):
+    if not is_number(value) or not is_number(before) or value == before:
         return ""
     change = value - before
-    return f" ({'+' if change > 0 else ''}{number_text(change) if isinstance(change, int) else format(change, '.6g')})"
+    return f" ({format(change, '+d' if isinstance(change, int) else '+.6g')})"
 
 
 def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
     """`🔴 ACTION REQUIRED · Nightly index (nightly)`."""
     telling = notify.telling
-    if telling in ICONS:
-        icon = ICONS[telling]
-        token = {"resolved": "RESOLVED", "autorun": "AUTORUN", "completed": "COMPLETED"}.get(telling) or say(lang, "headline." + telling)
+    if telling in HEADINGS:
+        heading = HEADINGS[telling]
+    elif telling in ("routine", "muted"):
+        heading = ("▶️ " if telling == "routine" else "🔈 ") + say(lang, "headline." + telling)
     elif notify.rank >= ALERT:
-        icon, token = "🔴", TOKENS.get(notify.kind, "ALERT")
+        heading = "🔴 ACTION REQUIRED" if notify.kind in ("stopped", "blocked") else "🔴 ALERT"
     else:
-        icon, token = "🟡", say(lang, "headline.warn" if notify.rank == WARN else "headline.notice")
-    named = job_name if job_name == job_id or not job_id else f"{job_name} ({job_id})"
-    return f"{icon} {token} · {named}"
+        heading = "🟡 " + say(lang, "headline.warn" if notify.rank == WARN else "headline.notice")
+    return f"{heading} · {job_name}" + (f" ({job_id})" if job_id not in ("", job_name) else "")
 
 
 def look_lines(lang: str, notify: Notify) -> list:
@@ -2933,8 +2769,7 @@ def look_lines(lang: str, notify: Notify) -> list:
         lines.append(say(lang, "line.stop_reason", reason=one_line(look.stop_reason, 300)))
     if look.message and notify.kind != "level":
         lines.append(one_line(look.message, 300))
-    before = notify.told.reported_progress
-    return lines + progress_lines(look.progress, before)
+    return lines + progress_lines(look.progress, notify.told.reported_progress)
 
 
 def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_text: Callable[[float], str], advice: str = "") -> str:
@@ -2975,75 +2810,51 @@ def compose(
     More than `most` messages: the last one counts what is left out and names the command that
     shows it; it carries those entries too.  `dropped` sections are counted with them.
     """
-    ordered = sorted(entries, key=lambda entry: (-entry["rank"], entry["createdAt"]))
-    messages = []
-    for rings in (True, False):
-        mine = [entry for entry in ordered if (entry["rank"] >= WARN) == rings]
-        for text, group in joined(lang, mine, now, header, clock_text):
-            messages.append(Message(text, rings, tuple(entry["id"] for entry in group)))
-    rest = messages[most:]
-    left = dropped + sum(len(message.entries) for message in rest)
-    if not left or not messages:
-        return messages
-    last = messages[min(most, len(messages)) - 1]
-    note = "\n\n" + say(lang, "line.more", count=left, command="ops-monitor.py status")
-    text = clip(last.text, MESSAGE_LIMIT - utf16_length(note)) + note
-    return [*messages[: most - 1][: len(messages) - 1], Message(text, last.rings, sum((message.entries for message in rest), last.entries), dropped)]
-
-
-def joined(lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str]) -> Iterator[tuple]:
-    """(text, entries) of messages that join whole sections up to the limit."""
-    text = header
-    group: list = []
-    for entry in entries:
+    messages: list = []
+    for entry in sorted(entries, key=lambda entry: (-entry["rank"], entry["createdAt"])):
         part = "\n\n" + entry_text(lang, entry, now, clock_text)
-        if group and utf16_length(text + part) > MESSAGE_LIMIT:
-            yield text, group
-            text, group = header, []
-        text = clip(text + part, MESSAGE_LIMIT)
-        group = [*group, entry]
-    if group:
-        yield text, group
+        rings = entry["rank"] >= WARN
+        last = messages[-1] if messages else None
+        if last and last.rings == rings and utf16_length(last.text + part) <= MESSAGE_LIMIT:
+            messages[-1] = Message(last.text + part, rings, (*last.entries, entry["id"]))
+        else:
+            messages.append(Message(clip(header + part, MESSAGE_LIMIT), rings, (entry["id"],)))
+    left_out = [name for message in messages[most:] for name in message.entries]
+    if not messages or not left_out and not dropped:
+        return messages
+    *whole, last = messages[:most]
+    note = "\n\n" + say(lang, "line.more", count=dropped + len(left_out), command="ops-monitor.py status")
+    text = clip(last.text, MESSAGE_LIMIT - utf16_length(note)) + note
+    return [*whole, Message(text, last.rings, (*last.entries, *left_out), dropped)]
 
 
-def bar(progress: dict, width: int = 10) -> str:
+def bar(progress: dict) -> str:
     """`█████░░░░░ 50%` where `done` and `total`, or `percent`, are given; else ''."""
-    done: Any = progress.get("done")
-    total: Any = progress.get("total")
-    percent: Any = progress.get("percent")
-    if is_number(done) and is_number(total) and total > 0:
-        share = done / total
-    elif is_number(percent):
-        share = percent / 100.0
+    numbers = {key: value for key, value in progress.items() if is_number(value)}
+    if "done" in numbers and numbers.get("total", 0) > 0:
+        share = numbers["done"] / numbers["total"]
+    elif "percent" in numbers:
+        share = numbers["percent"] / 100
     else:
         return ""
-    share = min(1.0, max(0.0, share))
-    full = int(share * width + 1e-9)
-    return "█" * full + "░" * (width - full) + f" {int(share * 100 + 1e-9)}%"
+    share = min(1.0, max(0.0, share)) + 1e-9
+    return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
 
 
 def table(rows: list, limit: int = 0) -> list:
     """Rows of cells as aligned lines; the last column is cut so that a line has `limit` columns."""
-    if not rows:
-        return []
-    widths = [max(display_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        line = "  ".join(pad(cell, width) for cell, width in zip(row, widths)).rstrip()
-        lines.append(cut_columns(line, limit) if limit else line)
-    return lines
+    widths = [max(map(display_width, column)) for column in zip(*rows)]
+    lines = ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
+    return [cut_columns(line, limit) for line in lines] if limit else lines
 
 
 def cut_columns(line: str, limit: int) -> str:
     """`line` cut to `limit` display columns."""
     if display_width(line) <= limit:
         return line
-    kept = ""
-    for letter in line:
-        if display_width(kept + letter) > limit - 1:
-            break
-        kept += letter
-    return kept + "…"
+    while display_width(line) > limit - 1:
+        line = line[:-1]
+    return line + "…"
 
 
 # ------ the threshold: everything below may touch clock, files, processes and network ------
@@ -3130,12 +2941,10 @@ def os_words(error: OSError) -> str:
 
 
 def make_private_dir(path: str) -> None:
-    """The directory and its parents, each made one 0700 whatever the umask."""
+    """The directory and its parents, each made one 0700 whatever the umask.  `path` is absolute."""
     if os.path.isdir(path):
         return
-    parent = os.path.dirname(path)
-    if parent and parent != path:
-        make_private_dir(parent)
+    make_private_dir(os.path.dirname(path))
     reach("mkdir")
     try:
         os.mkdir(path, 0o700)
@@ -3165,10 +2974,10 @@ def write_all(fd: int, data: bytes) -> None:
 def flush_to_disk(fd: int) -> None:
     reach("fsync")
     full_sync = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone does not reach the platter
-    if full_sync is not None:
-        fcntl.fcntl(fd, full_sync)
-    else:
+    if full_sync is None:
         os.fsync(fd)
+    else:
+        fcntl.fcntl(fd, full_sync)
 
 
 def write_durably(path: str, data: bytes) -> None:
@@ -3193,7 +3002,7 @@ def write_durably(path: str, data: bytes) -> None:
 
 
 def flush_directory(path: str) -> None:
-    fd = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         reach("fsync")
         os.fsync(fd)
@@ -3213,12 +3022,8 @@ def remove_quietly(path: str) -> None:
 
 def read_file(path: str, limit: int = 64 << 20) -> bytes:
     """A regular file's bytes.  Raises OSError, also for what is no regular file or too large."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "is a directory")
-        if not stat.S_ISREG(found.st_mode):
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a FIFO must not hold us
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -3318,24 +3123,22 @@ def try_lock(path: str) -> Optional[int]:
     try:
         reach("lock")
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
     except OSError as error:
         os.close(fd)
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
         raise
-    return fd
 
 
 def wait_lock(path: str, seconds: float) -> Optional[int]:
     """The same, tried again for at most `seconds`."""
     until = time.monotonic() + seconds
-    pause = 0.002
-    while True:
+    fd = try_lock(path)
+    while fd is None and time.monotonic() < until:
+        time.sleep(0.01)
         fd = try_lock(path)
-        if fd is not None or time.monotonic() >= until:
-            return fd
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+    return fd
 
 
 # ---- the state file
@@ -3353,41 +3156,14 @@ class Store:
         self.clock = clock
         self.on_lost = on_lost  # told inside the transaction that moved an unreadable file aside
         self.known: tuple = ((), "")  # signature of the file as last seen, and its text
-        stem = path[: -len(".json")] if path.endswith(".json") else path
-        self.history_path = stem + ".history.jsonl"
-        self.locks_dir = stem + ".locks"
-        self.jobs_dir = stem + ".jobs"
+        self.stem = path.removesuffix(".json")
+        self.history_path = self.stem + ".history.jsonl"
 
     def lock_path(self, name: str) -> str:
-        return os.path.join(self.locks_dir, name + ".lock")
+        return f"{self.stem}.locks/{name}.lock"
 
     def job_dir(self, job_id: str) -> str:
-        return os.path.join(self.jobs_dir, slug(job_id))
-
-    def _text(self) -> str:
-        try:
-            found = os.stat(self.path)
-            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if signature != self.known[0]:
-                self.known = (signature, read_file(self.path).decode("utf-8"))
-            return self.known[1]
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            raise self._trouble("read", error) from None
-
-    def _trouble(self, verb: str, error: OSError) -> StateError:
-        advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
-        return StateError(f"cannot {verb} {self.path}: {os_words(error)}", advice.get(error.errno or 0, f"ls -ld {os.path.dirname(self.path)}"))
-
-    def view(self) -> State:
-        """The state as it is now, to look at.  An unreadable one looks empty."""
-        now = self.clock.now().at
-        try:
-            text = self._text()
-            return read_state(text, now) if text or os.path.exists(self.path) else State({"version": STATE_VERSION}, now)
-        except ValueError:
-            return State({"version": STATE_VERSION, "recoveredAt": now}, now)
+        return f"{self.stem}.jobs/{slug(job_id)}"
 
     def lock(self, name: str, seconds: float = 0.0) -> Optional[int]:
         """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`."""
@@ -3395,7 +3171,11 @@ class Store:
         try:
             return wait_lock(path, seconds)
         except OSError as error:
-            raise StateError(f"cannot lock {path}: {os_words(error)}", f"ls -ld {shell_word(os.path.dirname(path))}") from None
+            raise self._trouble("lock", path, error) from None
+
+    def view(self) -> State:
+        """The state as it is now, to look at.  An unreadable one looks empty."""
+        return self._load()[0]
 
     def change(self, *applies: Callable[[State], Any]) -> list:
         """Apply functions to the state in one transaction; their results, once it is durable.
@@ -3404,74 +3184,83 @@ class Store:
         """
         fd = self.lock("state", STATE_LOCK_WAIT)
         if fd is None:
-            raise BusyError(f"another process has held {self.lock_path('state')} for {STATE_LOCK_WAIT:g} s", f"lsof {self.lock_path('state')}")
+            path = self.lock_path("state")
+            raise BusyError(f"another process has held {path} for {STATE_LOCK_WAIT:g} s", f"lsof {path}")
         try:
             state, before = self._load()
-            state.raw["savedAt"] = round(state.now, 3)
+            if before is None:
+                self._move_aside(state)
             results = [apply(state) for apply in applies]
-            self._save(state, before)
+            self._save(state, before or "")
+            if state.history:
+                self._append_history(state.history)
             return results
         finally:
             os.close(fd)
 
+    def _trouble(self, verb: str, path: str, error: OSError) -> StateError:
+        advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
+        look = f"ls -ld {shell_word(os.path.dirname(path))}"
+        return StateError(f"cannot {verb} {path}: {os_words(error)}", advice.get(error.errno or 0, look))
+
+    def _signature(self) -> tuple:
+        found = os.stat(self.path)
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def _load(self) -> tuple:
+        """(state, text of the file); an unreadable file gives an empty state and no text."""
         now = self.clock.now().at
         try:
-            text = self._text()
-            if not text and not os.path.exists(self.path):
-                return State({"version": STATE_VERSION}, now), ""
-            state = read_state(text, now)
+            signature = self._signature()
+            if signature != self.known[0]:
+                self.known = (signature, read_file(self.path).decode("utf-8"))
+            return read_state(self.known[1], now), self.known[1]
+        except FileNotFoundError:
+            return State({"version": STATE_VERSION}, now), ""
+        except OSError as error:
+            raise self._trouble("read", self.path, error) from None
         except ValueError:
-            return self._recovered(now), ""
-        return state, text
+            return State({"version": STATE_VERSION, "recoveredAt": now}, now), None
 
-    def _recovered(self, now: float) -> State:
-        """A new state where the file was unreadable; the old one is moved aside, not lost."""
-        aside = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}"
+    def _move_aside(self, state: State) -> None:
+        """The unreadable file gives way to a new state; it is kept, not lost."""
+        aside = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(state.now))}"
         while os.path.lexists(aside):
             aside += "+"
         try:
             reach("replace")
             os.replace(self.path, aside)
         except OSError as error:
-            raise self._trouble("move aside", error) from None
-        state = State({"version": STATE_VERSION, "recoveredAt": now}, now)
+            raise self._trouble("move aside", self.path, error) from None
         self.on_lost(state, aside)
-        return state
 
     def _save(self, state: State, before: str) -> None:
+        """Write the state unless nothing but the time of saving would change."""
+        state.raw.pop("savedAt", None)
+        text = json.dumps(state.raw, ensure_ascii=False, separators=(",", ":"))
         try:
-            text = json.dumps(state.raw, ensure_ascii=False, separators=(",", ":"))
-            data = text.encode("utf-8")
+            text.encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate in a key that is not ours
             text = json.dumps(state.raw, separators=(",", ":"))
-            data = text.encode("utf-8")
-        if text == before:
-            self._append_history(state.history)
+        unsaved = text[:-1] + ',"savedAt":'  # `version` at least stands before it
+        if before.startswith(unsaved):
             return
+        text = f"{unsaved}{round(state.now, 3)}}}"
         try:
             if state.is_migrated and not os.path.exists(self.path + ".v1-backup"):
                 write_durably(self.path + ".v1-backup", before.encode("utf-8"))
-            write_durably(self.path, data)
-            found = os.stat(self.path)
+            write_durably(self.path, text.encode("utf-8"))
+            self.known = (self._signature(), text)
         except OSError as error:
-            raise self._trouble("write", error) from None
-        self.known = ((found.st_ino, found.st_mtime_ns, found.st_size), text)
-        self._append_history(state.history)
+            raise self._trouble("write", self.path, error) from None
 
     def _append_history(self, records: list) -> None:
         """Best effort: history tells what happened, nothing is decided from it."""
-        if not records:
-            return
-        lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in records).encode("utf-8", "replace")
+        lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in records)
         try:
-            fd = open_private(self.history_path, os.O_WRONLY | os.O_APPEND)
-            try:
-                write_all(fd, lines)
-                full = os.fstat(fd).st_size > HISTORY_LIMIT
-            finally:
-                os.close(fd)
-            if full:
+            with open(open_private(self.history_path, os.O_WRONLY | os.O_APPEND), "ab") as file:
+                file.write(lines.encode("utf-8", "replace"))
+            if os.path.getsize(self.history_path) > HISTORY_LIMIT:
                 os.replace(self.history_path, self.history_path + ".1")
         except OSError as error:
             print(f"warning: cannot write {self.history_path}: {os_words(error)}", file=sys.stderr)
@@ -3485,6 +3274,7 @@ HEAD_KEPT, TAIL_KEPT = 16 << 10, 48 << 10
 GRACE = 5.0  # seconds between TERM and KILL
 AFTER_EXIT = 0.5  # seconds that output may still come once the child has ended
 RUN_MARK = "OPS_RUN"  # environment variable that marks a run's processes
+SIGNALS_OF_OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)  # ignored or caught here, not in children
 
 
 class Command(NamedTuple):
@@ -3503,34 +3293,26 @@ class Command(NamedTuple):
 
 def child_environment(env: dict, home: str, declared: dict) -> dict:
     """The caller's environment, its PATH completed, HOME set, the declared variables last."""
-    made = dict(env)
-    made.setdefault("HOME", home)
-    path = [place for place in made.get("PATH", "/usr/bin:/bin").split(":") if place]
-    for place in COMMON_PLACES:
-        place = home + place[1:] if place.startswith("~") else place
-        if place not in path:
-            path.append(place)
-    made["PATH"] = ":".join(path)
-    return {**made, **declared}
+    path = [place for place in env.get("PATH", "/usr/bin:/bin").split(":") if place]
+    path += [place for place in (common.replace("~", home) for common in COMMON_PLACES) if place not in path]
+    return {"HOME": home, **env, "PATH": ":".join(path), **declared}
 
 
 def find_executable(program: str, path: str, cwd: str) -> str:
     """The file that `program` names.  Raises OSError as execvp would."""
     if "/" in program:
         return os.path.normpath(os.path.join(cwd, program))
-    denied = ""
+    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
     for place in path.split(":"):
         candidate = os.path.join(cwd, place, program)
         if os.path.isfile(candidate):
             if os.access(candidate, os.X_OK):
                 return candidate
-            denied = candidate
-    if denied:
-        raise PermissionError(errno.EACCES, "permission denied", denied)
-    raise FileNotFoundError(errno.ENOENT, "no such program", program)
+            trouble = PermissionError(errno.EACCES, "permission denied", candidate)
+    raise trouble
 
 
-def spawn(argv: list, cwd: str, env: dict, files: tuple) -> int:
+def spawn(argv: list, cwd: str, env: dict, files: list) -> int:
     """Start a child in its own session; its pid.  `files` are (its descriptor, ours).
 
     posix_spawn because it costs a third of fork and the same for a small or a large parent.  It
@@ -3538,25 +3320,23 @@ def spawn(argv: list, cwd: str, env: dict, files: tuple) -> int:
     """
     os.chdir(cwd)
     program = find_executable(argv[0], env.get("PATH", ""), cwd)
-    actions: list = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files]
-    if not any(theirs == 0 for theirs, _ in files):
-        actions.insert(0, (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
+    actions: list = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]  # unless `files` has one
+    actions += [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files]
     reach("spawn")
-    defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
-    return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
+    return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS_OF_OURS)
 
 
 def spawn_failure(error: Exception, command: Command) -> Phrase:
     """Why a command could not be started, in words."""
     program = command.argv[0]
-    if not isinstance(error, OSError):
-        return Phrase("run.cannot", {"program": program, "error": one_line(str(error))})
-    if not os.path.isdir(command.cwd):
+    number = getattr(error, "errno", 0)
+    if number and not os.path.isdir(command.cwd):
         return Phrase("run.no_cwd", {"cwd": command.cwd})
-    if error.errno == errno.ENOENT and "/" in program and os.path.exists(os.path.join(command.cwd, program)):
+    if number == errno.ENOENT and "/" in program and os.path.exists(os.path.join(command.cwd, program)):
         return Phrase("run.no_interpreter", {"program": program})
     keys = {errno.ENOENT: "run.missing", errno.ENOTDIR: "run.missing", errno.EACCES: "run.denied", errno.ENOEXEC: "run.no_interpreter"}
-    return Phrase(keys.get(error.errno or 0, "run.cannot"), {"program": program, "error": os_words(error)})
+    words = os_words(error) if isinstance(error, OSError) else one_line(str(error))
+    return Phrase(keys.get(number, "run.cannot"), {"program": program, "error": words})
 
 
 class Attention:
@@ -3585,8 +3365,10 @@ class Attention:
         self.rest = data[max(0, cut - 1) :]
         self.looked = self.looked or cut > 0
 
-    def end(self) -> None:
+    def end(self) -> list:
+        """The lines, once nothing more can come."""
         self._collect(self.rest, len(self.rest))
+        return self.lines
 
     def _collect(self, data: bytes, cut: int) -> None:
         """Keep the lines around matches that begin before `cut`."""
@@ -3605,48 +3387,41 @@ class Attention:
 class Stream:
     """One output of a child: its beginning, its end, its size."""
 
-    def __init__(self, head: int, attention: Optional[Attention]):
+    def __init__(self, head: int, patterns: Optional[tuple]):
         self.head_limit = head
-        self.head = b""
-        self.tail = b""
+        self.head = self.tail = b""
         self.size = 0
-        self.attention = attention
+        self.attention = Attention(patterns) if patterns else None
 
     def feed(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self.attention:
             self.attention.feed(chunk)
         room = self.head_limit - len(self.head)
-        if room > 0:
-            self.head += chunk[:room]
-            chunk = chunk[room:]
-        if chunk:
-            self.tail = (self.tail + chunk)[-TAIL_KEPT:] if len(chunk) < TAIL_KEPT else chunk[-TAIL_KEPT:]
+        self.head += chunk[:room]
+        self.tail = (self.tail + chunk[room:])[-TAIL_KEPT:]
 
     def kept(self) -> bytes:
         """Head and tail; where something is missing between them, a line says so."""
-        missing = self.size - len(self.head) - len(self.tail)
-        if missing <= 0:
+        if self.size == len(self.head) + len(self.tail):
             return self.head + self.tail
-        whole = self.tail[self.tail.find(b"\n") + 1 :] if b"\n" in self.tail else self.tail
+        whole = self.tail[self.tail.find(b"\n") + 1 :]
         return self.head + b"\n[... %d bytes left out ...]\n" % (self.size - len(self.head) - len(whole)) + whole
 
 
 class Child:
     """A running command."""
 
-    def __init__(self, command: Command, began: Instant):
+    def __init__(self, command: Command, token: Any, began: Instant):
         self.command = command
+        self.token = token
         self.began = began
         self.pid = 0
-        attention = [Attention(command.patterns) if command.patterns else None for _ in range(2)]
-        self.streams = {1: Stream(command.head, attention[0]), 2: Stream(HEAD_KEPT, attention[1])}
+        self.streams = [Stream(head, command.patterns) for head in (command.head, HEAD_KEPT)]  # standard output, standard error
         self.open_files: dict = {}  # our end of a pipe -> its Stream
-        self.deadline = time.monotonic() + command.timeout
-        self.timed_out = False
+        self.deadline = time.monotonic() + command.timeout  # once it has ended: of a grandchild that keeps the pipe
         self.signals = 0  # times that it was told to end
         self.code: Optional[int] = None
-        self.drained_by = 0.0  # when reading ends although a grandchild keeps the pipe
 
 
 class Pool:
@@ -3655,8 +3430,8 @@ class Pool:
     def __init__(self, parallel: int, now: Callable[[], Instant]):
         self.parallel = parallel
         self.now = now
-        self.waiting: list = []  # (command, token), newest first once reversed
-        self.children: dict = {}  # pid -> (Child, token)
+        self.waiting: list = []  # (command, token)
+        self.children: dict = {}  # pid -> Child
         self.files: dict = {}  # our end of a pipe -> Child
         self.finished: list = []  # (token, Outcome)
         self.poll = select.poll()
@@ -3673,124 +3448,106 @@ class Pool:
         """(token, Outcome) of what ends within `seconds`; at once when something has."""
         until = time.monotonic() + seconds
         while True:
-            self._fill()
-            if self.finished or not self.children:
+            while self.waiting and len(self.children) < self.parallel:
+                self._start(*self.waiting.pop(0))
+            if self.finished or not self.children or seconds < 0:
                 break
-            self._pump(max(0.0, until - time.monotonic()))
-            if time.monotonic() >= until:
-                break
+            self._pump(seconds)
+            seconds = until - time.monotonic()
         ended, self.finished = self.finished, []
         return ended
 
     def forgive(self, seconds: float) -> None:
         """We did not read for a while: that time is not counted against those who run."""
-        for child, _ in self.children.values():
+        for child in self.children.values():
             child.deadline += seconds
-            child.drained_by += seconds if child.drained_by else 0.0
 
     def end_all(self) -> None:
         """End every child: TERM, a moment, KILL.  For an interrupted program."""
         self.waiting.clear()
-        for child, _ in self.children.values():
+        for child in self.children.values():
             self._time_out(child)
         while self.children:
             self._pump(0.2)
 
-    def _fill(self) -> None:
-        while self.waiting and len(self.children) < self.parallel:
-            command, token = self.waiting.pop(0)
-            self._start(command, token)
-
     def _start(self, command: Command, token: Any) -> None:
-        child = Child(command, self.now())
-        ours: list = []
-        theirs: list = []
+        child = Child(command, token, self.now())
+        files: list = []
         try:
             if not self.bell:
                 self.bell = ring_on_exit()
                 self.poll.register(self.bell[0], select.POLLIN)
-            files = self._outputs(command, child, ours, theirs)
+            self._connect(child, files)
             env = {**command.env, RUN_MARK: command.marker} if command.marker else command.env
             child.pid = spawn(command.argv, command.cwd, env, files)
+            self.children[child.pid] = child
         except (OSError, ValueError) as error:
-            for fd in ours + theirs:
-                os.close(fd)
+            self._close(*child.open_files)
             self.finished.append((token, Outcome(child.began, self.now(), failure=spawn_failure(error, command))))
-            return
-        for fd in theirs:
+        for fd in {ours for _, ours in files}:
             os.close(fd)
-        for fd in ours:
-            self.files[fd] = child
-            self.poll.register(fd, select.POLLIN)
-        self.children[child.pid] = (child, token)
 
-    def _outputs(self, command: Command, child: Child, ours: list, theirs: list) -> tuple:
-        """The descriptors that the child gets; ours and theirs are noted in the lists."""
-        files = []
+    def _connect(self, child: Child, files: list) -> None:
+        """Add to `files` what the child gets: (its descriptor, ours, which is closed once it has it)."""
+        command = child.command
         if command.stdin:
             import tempfile  # rare: only what is sent through a command, and supervisors
 
             with tempfile.TemporaryFile() as file:
                 file.write(command.stdin)
                 file.flush()
-                theirs.append(os.dup(file.fileno()))
-            os.lseek(theirs[-1], 0, os.SEEK_SET)
-            files.append((0, theirs[-1]))
+                file.seek(0)
+                files.append((0, os.dup(file.fileno())))
         if command.log:
             fd = open_private(command.log, os.O_WRONLY | os.O_APPEND)
-            theirs.append(fd)
-            return (*files, (1, fd), (2, fd))
-        for number, stream in child.streams.items():
+            files += [(1, fd), (2, fd)]
+            return
+        for number, stream in enumerate(child.streams, 1):
             source, sink = os.pipe()
-            ours.append(source)
-            theirs.append(sink)
-            os.set_blocking(source, False)
-            child.open_files[source] = stream
             files.append((number, sink))
-        return tuple(files)
+            os.set_blocking(source, False)
+            self.files[source] = child
+            child.open_files[source] = stream
+            self.poll.register(source, select.POLLIN)
 
     def _pump(self, seconds: float) -> None:
         """Wait for output, an exit or a deadline; do what it asks for."""
         moment = time.monotonic()
-        wake = min([moment + seconds, *(child.drained_by or child.deadline for child, _ in self.children.values())])
-        check_exits = False
+        wake = min([moment + seconds, *(child.deadline for child in self.children.values())])
+        has_rung = False
         for fd, _ in self.poll.poll(max(0, int((wake - moment) * 1000) + 1)):
             if fd == self.bell[0]:
-                os.read(fd, 4096)
-                check_exits = True
+                has_rung = bool(os.read(fd, 4096))
             else:
-                check_exits = self._read(fd) or check_exits
+                self._read(fd)
         moment = time.monotonic()
-        for child, token in list(self.children.values()):
-            if child.code is None and (check_exits or moment >= child.deadline):
+        for child in list(self.children.values()):
+            if child.code is None and (has_rung or moment >= child.deadline):
                 self._reap(child)
-            if child.code is not None and (not child.open_files or moment >= child.drained_by):
-                self._finish(child, token)
-            elif child.code is None and moment >= child.deadline:
-                if child.signals < 2:
-                    self._time_out(child)
-                else:  # not even KILL ends it (stuck in the kernel): say so, go on without it
-                    self._finish(child, token)
+            is_due = moment >= child.deadline
+            if child.code is None and is_due and child.signals < 2:
+                self._time_out(child)
+            elif is_due or child.code is not None and not child.open_files:
+                self._finish(child)  # without a code if not even KILL ends it (stuck in the kernel): say so, go on without it
 
-    def _read(self, fd: int) -> bool:
-        """Read what is there; whether this file has ended."""
-        child = self.files[fd]
+    def _read(self, fd: int) -> None:
+        stream = self.files[fd].open_files[fd]
         for _ in range(16):  # then the others get their turn
             try:
                 chunk = os.read(fd, 1 << 16)
             except BlockingIOError:
-                return False
+                return
             if not chunk:
                 self._close(fd)
-                return not child.open_files
-            child.open_files[fd].feed(chunk)
+                return
+            stream.feed(chunk)
         enlarge_pipe(fd)
-        return False
 
-    def _close(self, fd: int) -> None:
-        self.poll.unregister(fd)
-        self.files.pop(fd).open_files.pop(fd)
-        os.close(fd)
+    def _close(self, *fds: int) -> None:
+        for fd in fds:
+            self.poll.unregister(fd)
+            del self.files.pop(fd).open_files[fd]
+            os.close(fd)
 
     def _reap(self, child: Child) -> None:
         try:
@@ -3798,36 +3555,32 @@ class Pool:
         except ChildProcessError:  # somebody else's wait took it: its code is not to be had
             pid, status = child.pid, 255 << 8
         if pid:
-            child.code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            child.drained_by = time.monotonic() + AFTER_EXIT
+            child.code = os.waitstatus_to_exitcode(status)
+            child.deadline = time.monotonic() + AFTER_EXIT
 
     def _time_out(self, child: Child) -> None:
-        """TERM to the whole group the first time, KILL the second; also to what left the group."""
-        number = signal.SIGKILL if child.signals else signal.SIGTERM
+        """TERM the first time, KILL the second."""
+        self._end(child, signal.SIGKILL if child.signals else signal.SIGTERM)
         child.signals += 1
-        child.timed_out = True
         child.deadline = time.monotonic() + GRACE
+
+    def _end(self, child: Child, number: int) -> None:
+        """A signal to the whole group and to what has left it."""
         end_group(child.pid, number)
         for pid in strays(child.command.marker, child.pid):
             end_one(pid, number)
 
-    def _finish(self, child: Child, token: Any) -> None:
-        for fd in list(child.open_files):
-            self._close(fd)
+    def _finish(self, child: Child) -> None:
+        self._close(*child.open_files)
         del self.children[child.pid]
-        if child.timed_out:
-            end_group(child.pid, signal.SIGKILL)
-            for pid in marked_processes(child.command.marker):
-                end_one(pid, signal.SIGKILL)
-        command = child.command
-        lines: list = []
-        for stream in child.streams.values():
-            if stream.attention:
-                stream.attention.end()
-                lines += stream.attention.lines
-        out, err = child.streams[1], child.streams[2]
-        outcome = Outcome(child.began, self.now(), child.code, child.timed_out, None, out.kept(), err.kept(), tuple(lines[:20]), out.size, command.timeout)
-        self.finished.append((token, outcome))
+        has_timed_out = child.signals > 0
+        if has_timed_out:
+            self._end(child, signal.SIGKILL)
+        lines = [line for stream in child.streams if stream.attention for line in stream.attention.end()]
+        out, err = child.streams
+        limit = child.command.timeout
+        outcome = Outcome(child.began, self.now(), child.code, has_timed_out, None, out.kept(), err.kept(), tuple(lines[:20]), out.size, limit)
+        self.finished.append((child.token, outcome))
 
 
 def ring_on_exit() -> tuple:
@@ -3836,6 +3589,7 @@ def ring_on_exit() -> tuple:
     os.set_blocking(source, False)
     os.set_blocking(sink, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the wake-up descriptor is written all the same
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever called us may have blocked it
     signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
     return source, sink
 
@@ -3848,37 +3602,34 @@ def enlarge_pipe(fd: int) -> None:
         pass  # not Linux, or the user's share of pipe memory is used up: slower, nothing else
 
 
-def end_group(pid: int, number: int) -> None:
+def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
     try:
-        reach("kill")
-        os.killpg(pid, number)
+        kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass  # gone already, or (macOS) only zombies are left
 
 
-def end_one(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
+def end_group(pid: int, number: int) -> None:
+    reach("kill")
+    end_one(pid, number, os.killpg)
 
 
 def marked_processes(marker: str) -> list:
     """Pids whose environment carries OPS_RUN=`marker`: what a run left, wherever it went."""
     if not marker:
         return []
-    wanted = f"{RUN_MARK}={marker}".encode()
-    if not os.path.isdir("/proc/self"):
-        return marked_processes_by_ps(wanted.decode())
+    wanted = f"{RUN_MARK}={marker}"
+    if not os.path.isdir("/proc/self"):  # macOS, own processes; documented, not tried there
+        lines = quick_output(["/bin/ps", "-E", "-x", "-o", "pid=,command="]).splitlines()
+        return [int(line.split(None, 1)[0]) for line in lines if wanted in line.split()]
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    if wanted in file.read().split(b"\0"):
-                        found.append(int(name))
-            except OSError:
-                continue  # ended, or another user's
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if wanted.encode() in file.read().split(b"\0"):
+                    found.append(int(name))
+        except OSError:
+            continue  # ended, or another user's
     return found
 
 
@@ -3894,46 +3645,38 @@ def strays(marker: str, group: int) -> list:
     return found
 
 
-def marked_processes_by_ps(wanted: str) -> list:
-    """The same on macOS, for own processes; documented, not tried there."""
-    lines = quick_output(["/bin/ps", "-E", "-x", "-o", "pid=,command="]).splitlines()
-    return [int(line.split(None, 1)[0]) for line in lines if wanted in line.split()]
-
-
 def quick_output(argv: list) -> str:
     """What a small system program prints.  Raises OSError if it cannot be run."""
     source, sink = os.pipe()
-    try:
-        pid = spawn(argv, "/", {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}, ((1, sink),))
-    except OSError:
-        os.close(source)
-        raise
-    finally:
-        os.close(sink)
     with open(source, "rb") as file:
+        try:
+            pid = spawn(argv, "/", {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}, [(1, sink)])
+        finally:
+            os.close(sink)
         output = file.read()
     os.waitpid(pid, 0)
     return output.decode("utf-8", "replace")
 
 
-def process_start(pid: int) -> str:
-    """When a process began, as a text that its pid alone cannot fake; '' if it is not there."""
+def process_fields(pid: int) -> list:
+    """What Linux tells of a process, from its state on (the name before it may hold anything); [] if nothing."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        pass
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def process_start(pid: int) -> str:
+    """When a process began, as a text that its pid alone cannot fake; '' if it is not there."""
     if os.path.isdir("/proc/self"):
-        return ""
+        fields = process_fields(pid)
+        return fields[19].decode() if fields else ""
     return quick_output(["/bin/ps", "-o", "lstart=", "-p", str(pid)]).strip()  # macOS; documented, not tried there
 
 
 def is_zombie(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except (OSError, IndexError):
-        return False
+    return process_fields(pid)[:1] in ([b"Z"], [b"X"])
 
 
 # ---- HTTP
@@ -3949,6 +3692,10 @@ class Sent(NamedTuple):
 
 
 HTTP_TIMEOUT = 10.0
+
+
+class Lost(Exception):
+    """The request went out and no answer came: nobody knows whether it was heard."""
 
 
 def post_json(url: str, body: dict, proxy: str = "") -> tuple:
@@ -3968,32 +3715,30 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
     except http.client.HTTPException as error:  # a host that cannot be one
         raise OSError(errno.EINVAL, one_line(str(error), 100)) from None
-    target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
     if proxy and parts.scheme == "https":
         connection.set_tunnel(parts.hostname or "", parts.port or 443)
-    elif proxy:
-        target = url
+    target = url if proxy and parts.scheme != "https" else parts.path
     watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
     watch.daemon = True
+    was_sent = False
     try:
         reach("connect")
         connection.connect()
-        began = time.monotonic()
+        was_sent = True
+        until = time.monotonic() + HTTP_TIMEOUT
         watch.start()
-        try:
-            reach("send")
-            data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-            connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close"})
-            reach("receive")
-            response = connection.getresponse()
-            raw = response.read(65536)
-            if time.monotonic() - began >= HTTP_TIMEOUT:
-                raise TimeoutError("no whole answer in time")
-            return response.status, raw
-        except (OSError, http.client.HTTPException) as error:
-            raise Lost(one_line(str(error) or type(error).__name__, 100)) from None
-    except http.client.HTTPException as error:
-        raise OSError(errno.EPROTO, one_line(str(error), 100)) from None
+        reach("send")
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close"})
+        reach("receive")
+        response = connection.getresponse()
+        raw = response.read(65536)
+        if time.monotonic() >= until:
+            raise TimeoutError("no whole answer in time")
+        return response.status, raw
+    except (OSError, http.client.HTTPException) as error:
+        words = one_line(str(error) or type(error).__name__, 100)
+        raise Lost(words) if was_sent else OSError(words) from None
     finally:
         watch.cancel()
         connection.close()
@@ -4005,10 +3750,6 @@ def end_connection(connection: Any) -> None:
         connection.sock.shutdown(2)
     except (AttributeError, OSError):
         pass  # it has ended by itself
-
-
-class Lost(Exception):
-    """The request went out and no answer came: nobody knows whether it was heard."""
 
 
 # ==== MANAGED ============================================================
@@ -4023,91 +3764,74 @@ LOG_LIMIT, LOG_KEPT = 12 << 20, 6 << 20  # of run.log; a flood may pass the limi
 PROGRESS_LIMIT = 64 << 10
 
 
-def supervise(spec: dict) -> None:
+def supervise(directory: str, program: str, argv: list, mark: dict, head: str, log_limit: int, log_kept: int) -> None:
     """Launch a job and stay beside it: the whole program of the supervisor.
 
     Runs in a bare interpreter that got this function as byte code (9 MB instead of 25, and an
     upgrade of this file cannot change it half-way); so it uses nothing but its arguments and
     modules that it imports.  Exit code 0: the job runs.  75: another run holds the lock.
     """
-    import errno
     import fcntl
     import os
     import select
     import signal
     import time
 
-    directory = spec["directory"]
-
-    def path(name: str) -> str:
-        return os.path.join(directory, name)
-
-    def take_lock() -> int:
-        fd = os.open(path("run.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        for _ in range(50):  # somebody who only looks holds it for an instant
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return fd
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-                    raise
-            time.sleep(0.01)
-        os.write(2, b"another run holds run.lock\n")
-        os._exit(75)
-
     def record(text: str) -> None:
-        fd = os.open(path("run.json.tmp"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, (spec["head"] + text + "}\n").encode())
+        new, folder = f"{directory}/run.json.tmp", os.open(directory, os.O_RDONLY)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(fd, (head + text + "}\n").encode())
         os.fsync(fd)
-        os.close(fd)
-        os.replace(path("run.json.tmp"), path("run.json"))
-        folder = os.open(directory, os.O_RDONLY)
+        os.replace(new, f"{directory}/run.json")
         os.fsync(folder)
+        os.close(fd)
         os.close(folder)
 
-    def started(pid: int) -> str:
+    def started() -> str:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 return file.read().rpartition(b")")[2].split()[19].decode()
         except OSError:  # macOS; documented, not tried there
-            with os.popen(f"/bin/ps -o lstart= -p {int(pid)}") as lines:
+            with os.popen(f"/bin/ps -o lstart= -p {pid}") as lines:
                 return lines.read().strip()
 
     def trim() -> None:
         """Keep the newest lines; what is written meanwhile is copied until nothing is."""
-        edit = os.open(path("run.log"), os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
-        begin, length = os.fstat(edit).st_size - spec["log_kept"], 0
+        edit = os.open(f"{directory}/run.log", os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
+        begin, length = os.fstat(edit).st_size - log_kept, 0
         begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
-        while True:
-            chunk = os.pread(edit, 1 << 20, begin + length)
-            if not chunk:
-                break
-            os.pwrite(edit, chunk, length)
-            length += len(chunk)
+        for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
+            length += os.pwrite(edit, chunk, length)
         os.ftruncate(edit, length)
         os.close(edit)
 
-    def watch(pid: int, log: int, bell: int) -> int:
+    def watch() -> int:
         """Until the job ends; its wait status."""
         before, pause = 0, 0.02
         while True:
-            select.select([bell], [], [], pause)
-            try:
+            if select.select([bell], [], [], pause)[0]:
                 os.read(bell, 4096)
-            except BlockingIOError:
-                pass
             ended, status = os.waitpid(pid, os.WNOHANG)
             size = os.fstat(log).st_size
-            if size > spec["log_limit"]:
+            if size > log_limit:
                 trim()
             if ended:
                 return status
             pause = 0.02 if size - before > 1 << 20 else min(1.0, pause * 1.5)
-            before = min(size, spec["log_kept"])
+            before = min(size, log_kept)
 
     try:
-        lock = take_lock()
-        log = os.open(path("run.log"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        lock = os.open(f"{directory}/run.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        for _ in range(50):  # somebody who only looks holds it for an instant
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+        else:
+            os.write(2, b"another run holds run.lock\n")
+            os._exit(75)
+        log = os.open(f"{directory}/run.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         os.write(2, f"{directory}: {error.strerror}\n".encode())
         os._exit(126)
@@ -4121,48 +3845,46 @@ def supervise(spec: dict) -> None:
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
-    os.set_inheritable(lock, True)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    os.set_inheritable(lock, True)  # the one child that is made is the job
+    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     bell, clapper = os.pipe()
-    os.set_blocking(bell, False)
     os.set_blocking(clapper, False)
     signal.set_wakeup_fd(clapper, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-    defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, *ignored)
     pid = 0
     try:
-        pid = os.posix_spawn(spec["program"], spec["argv"], {**os.environ, **spec["env"]}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
-        os.set_inheritable(lock, False)
-        who = f',"pid":{pid},"processStart":"{started(pid)}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
+        pid = os.posix_spawn(program, argv, {**os.environ, **mark}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
+        who = f',"pid":{pid},"processStart":"{started()}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
         record(who)
     except OSError as error:  # nothing may run that is not on record
         if pid:
             os.killpg(pid, signal.SIGKILL)
-        os.write(sink, f"-{spec['program']}: {error.strerror}\n".encode())
+        os.write(sink, f"-{program}: {error.strerror}\n".encode())
         os._exit(126)
     os.write(sink, b"+")
     os.close(sink)
-    status = watch(pid, log, bell)
-    for number in (signal.SIGTERM, signal.SIGKILL):  # what the job left in its group ends with it
-        try:
+    code = os.waitstatus_to_exitcode(watch())
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):  # what the job left in its group ends with it
             os.killpg(pid, number)
             time.sleep(0.2)
-        except OSError:
-            break
-    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    except OSError:
+        pass  # nothing is left
     record(who + f',"exitCode":{code},"endedAt":{time.time():.3f}')
     os._exit(0)
 
 
-def supervisor_command(spec: dict, cwd: str, env: dict, timeout: float) -> Command:
-    """The command that launches a managed job and returns once it runs."""
+def supervisor_command(job_id: str, cwd: str, env: dict, timeout: float, **facts: Any) -> Command:
+    """The command that launches a managed job and returns once it runs; the facts are what `supervise` takes."""
     import marshal
 
-    program = "import marshal,sys;c,s=marshal.loads(sys.stdin.buffer.read());type(lambda:0)(c,{'__builtins__':__builtins__})(s)"
-    argv = [sys.executable or "python3", "-I", "-S", "-c", program, "ops-monitor-supervisor", spec["job_id"]]
-    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((supervise.__code__, spec)))
+    program = "import marshal,sys;c,s=marshal.loads(sys.stdin.buffer.read());type(lambda:0)(c,{'__builtins__':__builtins__})(**s)"
+    argv = [sys.executable or "python3", "-I", "-S", "-c", program, "ops-monitor-supervisor", job_id]
+    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((supervise.__code__, facts)))
 
 
 class Run(NamedTuple):
@@ -4182,55 +3904,49 @@ class Run(NamedTuple):
 def read_run(directory: str) -> Optional[Run]:
     """The record, or None where the job never ran.  Raises ValueError if it cannot be read."""
     try:
-        raw = json.loads(read_file(os.path.join(directory, "run.json"), 1 << 16))
+        raw = json.loads(read_file(f"{directory}/run.json", 1 << 16))
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from None
     values = {name: raw[camel(name)] for name in Run._fields if camel(name) in raw} if isinstance(raw, dict) else {}
-    wanted = {name: int if default is None else type(default) for name, default in Run._field_defaults.items()}
-    if "pid" not in values or any(type(value) is not wanted[name] for name, value in values.items()):
+    blank = Run(exit_code=0)
+    if "pid" not in values or any(type(value) is not type(getattr(blank, name)) for name, value in values.items()):
         raise ValueError("not a run record")
     return Run(**values)
 
 
 def is_alive(run: Run, boot: str) -> bool:
     """Whether exactly the recorded process lives: pid, start and boot."""
-    return bool(
-        run.pid > 1 and run.boot == boot and run.process_start and process_start(run.pid) == run.process_start and not is_zombie(run.pid)
-    )
+    return run.pid > 1 and run.boot == boot and process_start(run.pid) == run.process_start != "" and not is_zombie(run.pid)
 
 
 def is_lock_held(directory: str) -> bool:
     try:
-        fd = os.open(os.path.join(directory, "run.lock"), os.O_RDONLY | os.O_CLOEXEC)
+        with open(f"{directory}/run.lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
-    finally:
-        os.close(fd)
+    return False
 
 
 def read_progress(directory: str, redact: Redactor) -> tuple:
     """(answer fields, Phrase or None) from the job's progress file; anything but an object is said."""
     try:
-        raw = read_file(os.path.join(directory, "progress.json"), PROGRESS_LIMIT)
-        value = json.loads(raw.decode("utf-8-sig"), parse_float=Written.read, parse_constant=refuse_constant)
+        raw = read_file(f"{directory}/progress.json", PROGRESS_LIMIT)
+        progress = json.loads(raw.decode("utf-8-sig"), parse_float=Written.read, parse_constant=refuse_constant)
+        if not isinstance(progress, dict):
+            raise ValueError
+        named = {key: progress.pop(key) for key in ("progressKey", "level", "message", "waiting") if key in progress}
+        return {**named, "progress": progress}, None
     except FileNotFoundError:
         return {}, None
     except OSError as error:
         return {}, Phrase("progress.unreadable", {"error": os_words(error)})
     except (ValueError, RecursionError):
         return {}, Phrase("progress.not_json")
-    if not isinstance(value, dict):
-        return {}, Phrase("progress.not_json")
-    named = ("progressKey", "level", "message", "waiting")
-    answer = {key: value[key] for key in named if key in value}
-    return {**answer, "progress": {key: item for key, item in value.items() if key not in named}}, None
 
 
 def stop_words(run: Run, boot: str) -> str:
@@ -4238,6 +3954,16 @@ def stop_words(run: Run, boot: str) -> str:
     if run.exit_code is None:
         return "lost: machine restarted" if run.boot != boot else "lost: exit code unknown"
     return f"killed by {signal_name(-run.exit_code)}" if run.exit_code < 0 else f"exit {run.exit_code}"
+
+
+def file_tail(path: str, redact: Redactor, count: int = 8) -> str:
+    """The last lines of a log; '' if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            return last_lines(redact.read(file.read()), count)
+    except OSError:
+        return ""
 
 
 def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: str) -> Observation:
@@ -4251,29 +3977,11 @@ def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: s
         return Observation(when, RUNNING if held else IDLE)
     answer, problem = read_progress(directory, redact)
     alive = run.exit_code is None and (held or is_alive(run, when.boot))
-    answer["running"], answer["completed"] = alive, run.exit_code == 0
-    look = observed(when, {**answer, "pid": run.pid if alive else 0}, redact)
-    same = not run.command or run.command == fingerprint
-    look = look._replace(run=run.run, problem=problem, resumable=same)
+    look = observed(when, {**answer, "running": alive, "completed": run.exit_code == 0, "pid": run.pid if alive else 0}, redact)
+    look = look._replace(run=run.run, problem=problem, resumable=run.command in ("", fingerprint))
     if look.state != STOPPED:
         return look
-    return look._replace(stop_reason=stop_words(run, when.boot), detail=log_tail(directory, redact))
-
-
-def log_tail(directory: str, redact: Redactor, lines: int = 6) -> str:
-    """The last lines of the run log."""
-    try:
-        with open(os.path.join(directory, "run.log"), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            return last_lines(redact.read(file.read()), lines)
-    except OSError:
-        return ""
-
-
-def command_fingerprint(argv: list, cwd: str, env: dict) -> str:
-    import hashlib
-
-    return hashlib.sha256(json.dumps([argv, cwd, env], sort_keys=True).encode("utf-8", "replace")).hexdigest()
+    return look._replace(stop_reason=stop_words(run, when.boot), detail=file_tail(f"{directory}/run.log", redact, 6))
 
 
 # ==== ENGINE =============================================================
@@ -4307,6 +4015,12 @@ class Pause(NamedTuple):
     seconds: float
 
 
+def digest_of(value: Any) -> str:
+    import hashlib  # dear: only where something is compared by content
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 class Site:
     """One installation as this process serves it: config, state, clock, receiver, language."""
 
@@ -4320,9 +4034,6 @@ class Site:
         self.child_env = child_environment(env, home, {})  # of every job that declares nothing
         self.dirs = openclaw_dirs
         self.redact = Redactor(secret_values(env))
-        for job in config.jobs.values():
-            if job.env:
-                self.redact.learn(secret_values(job.env))
         self.pool = Pool(config.monitor.parallel, self.clock.now)
         self.target = ""  # --target
         self.call = ("ops-monitor.py", "")  # how a person calls this program: before and after the command
@@ -4331,7 +4042,12 @@ class Site:
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
         self.config_risk = ""  # why writes must not be run from this config: others could have written it
-        self.verifiers = {job.id: [after.job_id for after in verifications(job, config.jobs)] for job in config.jobs.values() if job.kind == WRITE}
+        self.verifies: dict = {}  # check -> {write that it verifies: its number among the verifications there}
+        for job in config.jobs.values():
+            if job.env:
+                self.redact.learn(secret_values(job.env))
+            for number, after in enumerate(verifications(job, config.jobs) if job.kind == WRITE else (), 1):
+                self.verifies.setdefault(after.job_id, {}).setdefault(job.id, number)
 
     @property
     def lang(self) -> str:
@@ -4347,7 +4063,8 @@ class Site:
         return {**self.child_env, **job.env} if job.env else self.child_env
 
     def fingerprint(self, job: Any) -> str:
-        return command_fingerprint(job.commands.start, self.directory(job), job.env)
+        """Tells one start command from another."""
+        return digest_of([job.commands.start, self.directory(job), job.env])
 
     def say(self, key: str, **facts: Any) -> str:
         return say(self.lang, key, **facts)
@@ -4363,14 +4080,13 @@ class Driver:
 
     def __init__(self, site: Site):
         self.site = site
+        self.alive = 0  # flows that have not ended
+        self.results: dict = {}  # flow -> what it returned
         self.ready: list = []  # (flow, value to send)
-        self.changes: list = []  # (flow, Change), waiting for their transaction
-        self.changes_since = 0.0
+        self.changes: list = []  # (since, flow, Change), waiting for their transaction
+        self.sleeping: list = []  # (until, flow)
         self.turns: list = []  # flows that wait for their turn
         self.working: set = set()  # flows that have one and whose command has not ended
-        self.sleeping: list = []  # (until, flow)
-        self.results: dict = {}  # flow -> what it returned
-        self.alive = 0
 
     def add(self, flow: Flow) -> Flow:
         self.ready.append((flow, None))
@@ -4381,23 +4097,21 @@ class Driver:
         """Go on until every flow has ended, or `until` has, or for about `seconds`."""
         stop_at = time.monotonic() + seconds
         try:
-            while self.alive and (until is None or until not in self.results):
+            while self.alive and until not in self.results:
                 self._advance()
                 self._commit_if_due()
                 if self.ready or until in self.results:
                     continue
-                left = stop_at - time.monotonic()
-                if left <= 0:
+                if time.monotonic() >= stop_at:
                     return
-                self._wait(left)
+                self._wait(stop_at)
         except BaseException:  # interrupted, or the state cannot be saved: leave no child behind
             self.site.pool.end_all()
             raise
 
     def finish(self, flow: Flow) -> Any:
         """Run this flow to its end, the others beside it; what it returned."""
-        self.add(flow)
-        self.run(until=flow)
+        self.run(until=self.add(flow))
         return self.results[flow]
 
     def _advance(self) -> None:
@@ -4413,8 +4127,7 @@ class Driver:
             if isinstance(request, Command):
                 self.site.pool.add(request, flow)
             elif isinstance(request, Change):
-                self.changes_since = self.changes_since if self.changes else time.monotonic()
-                self.changes.append((flow, request))
+                self.changes.append((time.monotonic(), flow, request))
             elif isinstance(request, Turn):
                 self.turns.append(flow)
             else:
@@ -4425,30 +4138,25 @@ class Driver:
             self.ready.append((flow, None))
 
     def _commit_if_due(self) -> None:
-        if not self.changes or self.ready:
-            return
-        waited = time.monotonic() - self.changes_since
-        if self.site.pool.busy and waited < CHANGE_WAIT and not any(change.urgent for _, change in self.changes):
+        share_until = time.monotonic() - CHANGE_WAIT if self.site.pool.busy else float("inf")
+        if self.ready or not any(change.urgent or since <= share_until for since, _, change in self.changes):
             return
         batch, self.changes = self.changes, []
-        results = self.site.store.change(*[change.apply for _, change in batch])
-        self.ready += [(flow, result) for (flow, _), result in zip(batch, results)]
+        results = self.site.store.change(*[change.apply for _, _, change in batch])
+        self.ready += [(flow, result) for (_, flow, _), result in zip(batch, results)]
 
-    def _wait(self, left: float) -> None:
-        moment = time.monotonic()
-        if self.changes:
-            left = min(left, self.changes_since + CHANGE_WAIT - moment)
-        if self.sleeping:
-            left = min(left, min(until for until, _ in self.sleeping) - moment)
+    def _wait(self, until: float) -> None:
+        wakes = [until, *(at for at, _ in self.sleeping), *(since + CHANGE_WAIT for since, _, _ in self.changes[:1])]
+        left = max(0.0, min(min(wakes) - time.monotonic(), 3600.0))
         if self.site.pool.busy:
-            for flow, outcome in self.site.pool.wait(max(0.0, min(left, 3600.0))):
+            for flow, outcome in self.site.pool.wait(left):
                 self.working.discard(flow)
                 self.ready.append((flow, outcome))
         elif self.sleeping:
-            time.sleep(max(0.0, left))
+            time.sleep(left)
         moment = time.monotonic()
-        self.ready += [(flow, None) for until, flow in self.sleeping if until <= moment]
-        self.sleeping = [(until, flow) for until, flow in self.sleeping if until > moment]
+        self.ready += [(flow, None) for at, flow in self.sleeping if at <= moment]
+        self.sleeping = [(at, flow) for at, flow in self.sleeping if at > moment]
 
 
 # ---- effects: what a decision brings about, inside the transaction that saves it
@@ -4463,46 +4171,6 @@ def job_name(site: Site, job_id: str) -> str:
     return job.name if job else job_id
 
 
-ADVICE = {"stopped": "start", "blocked": "", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
-
-
-def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
-    """Put one section into the outbox; it takes the place of an older one about the same."""
-    command = ADVICE.get(effect.kind, "")
-    advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
-    name = job_name(site, job_id) if job_id else site.say("name.monitor")
-    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
-    state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
-    if site.printed is not None:
-        site.printed.append({"id": new_id(), "createdAt": state.now, "rank": effect.rank, "text": text})
-        return
-    about = [job_id, effect.kind] if effect.telling not in ("told", "autorun") else []
-    queued = [entry for entry in state.outbox if about and entry.get("about") == about]
-    if effect.telling == "resolved" and queued:
-        key = "line.maybe_queued" if any(entry.get("maybeSent") is True for entry in queued) else "line.was_queued"
-        text = text + "\n" + site.say(key, time=site.clock.text(queued[0]["createdAt"]))
-    maybe_sent = any(entry.get("maybeSent") is True for entry in queued)
-    state.raw["outbox"] = [entry for entry in state.outbox if entry not in queued]
-    resting = max((entry["notBefore"] for entry in state.outbox + queued if entry.get("refusedBy")), default=0.0)
-    entry = {"id": new_id(), "createdAt": state.now, "notBefore": max(state.now, resting), "rank": effect.rank, "text": text, "about": about}
-    if maybe_sent:
-        entry["maybeSent"] = True
-    if resting > state.now:
-        entry["refusedBy"] = next(entry["refusedBy"] for entry in state.outbox + queued if entry.get("refusedBy"))
-    state.outbox.append(entry)
-    trim_outbox(state)
-
-
-def trim_outbox(state: State) -> None:
-    """Drop what has expired, and beyond the limit the oldest of the least important."""
-    state.raw["outbox"] = [entry for entry in state.outbox if not has_expired(entry, state.now)]
-    spare = len(state.outbox) - OUTBOX_LIMIT
-    if spare > 0:
-        ordered = sorted(state.outbox, key=lambda entry: (entry["rank"], entry["createdAt"]))
-        state.raw["outbox"] = ordered[spare:]
-        state.raw["dropped"] = dropped_count(state) + sum(entry["rank"] >= WARN for entry in ordered[:spare])
-
-
 def dropped_count(state: State) -> int:
     """Alerts that the outbox had no room for; the next message counts them."""
     count = state.raw.get("dropped")
@@ -4510,8 +4178,47 @@ def dropped_count(state: State) -> int:
 
 
 def has_expired(entry: dict, now: float) -> bool:
-    routine = not entry["rank"]
-    return now > (entry["notBefore"] + HOUR if routine else max(entry["notBefore"], entry["createdAt"]) + 7 * DAY)
+    alert_until = max(entry["notBefore"], entry["createdAt"]) + 7 * DAY
+    return now > (alert_until if entry["rank"] else entry["notBefore"] + HOUR)
+
+
+def trim_outbox(state: State) -> None:
+    """Drop what has expired, and beyond the limit the oldest of the least important."""
+    kept = [entry for entry in state.outbox if not has_expired(entry, state.now)]
+    spare = len(kept) - OUTBOX_LIMIT
+    if spare > 0:
+        kept.sort(key=lambda entry: (entry["rank"], entry["createdAt"]))
+        state.raw["dropped"] = dropped_count(state) + sum(entry["rank"] >= WARN for entry in kept[:spare])
+        del kept[:spare]
+    state.raw["outbox"] = kept
+
+
+ADVICE = {"stopped": "start", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
+
+
+def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
+    """Put one section into the outbox; it takes the place of an older one about the same."""
+    command = ADVICE.get(effect.kind)
+    advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
+    name = job_name(site, job_id) if job_id else site.say("name.monitor")
+    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
+    state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
+    entry: dict = {"id": new_id(), "createdAt": state.now, "notBefore": state.now, "rank": effect.rank, "text": text}
+    if site.printed is not None:
+        site.printed.append(entry)
+        return
+    entry["about"] = [] if effect.telling in ("told", "autorun") else [job_id, effect.kind]
+    older = [old for old in state.outbox if entry["about"] and old.get("about") == entry["about"]]
+    if any(old.get("maybeSent") is True for old in older):
+        entry["maybeSent"] = True
+    if effect.telling == "resolved" and older:
+        key = "line.maybe_queued" if "maybeSent" in entry else "line.was_queued"
+        entry["text"] += "\n" + site.say(key, time=site.clock.text(older[0]["createdAt"]))
+    refused = max((old for old in state.outbox if old.get("refusedBy")), key=lambda old: old["notBefore"], default=entry)
+    if refused["notBefore"] > state.now:  # whom the receiver has refused for long is not asked again for this one
+        entry.update(notBefore=refused["notBefore"], refusedBy=refused["refusedBy"])
+    state.raw["outbox"] = [old for old in state.outbox if old not in older] + [entry]
+    trim_outbox(state)
 
 
 def enqueue(state: State, job_id: str, delay: float, by: str) -> dict:
@@ -4545,18 +4252,14 @@ def look_at(site: Site, job: Any) -> Flow:
     """One observation of a long job, now."""
     if job.managed:
         return managed_look(site.store.job_dir(job.id), site.clock.now(), site.redact, site.fingerprint(job))
-    command = job_command(site, job, job.commands.status, job.policy.status_timeout_seconds, head=STATUS_LIMIT + 1, marker=new_id())
-    outcome = yield command
+    outcome = yield job_command(site, job, job.commands.status, job.policy.status_timeout_seconds, head=STATUS_LIMIT + 1, marker=new_id())
     return read_status(outcome, site.redact)
 
 
-def is_state_lost(state: State) -> bool:
-    recovered: Any = state.raw.get("recoveredAt")
-    return is_number(recovered) and 0 <= state.now - recovered < STATE_LOST_PAUSE
-
-
 def decide_now(site: Site, state: State, job: Any, look: Observation) -> Decision:
-    return decide_long(job, look, state.memory(job.id), site.clock.now(), is_state_lost(state))
+    recovered: Any = state.raw.get("recoveredAt")
+    state_lost = is_number(recovered) and 0 <= state.now - recovered < STATE_LOST_PAUSE
+    return decide_long(job, look, state.memory(job.id), site.clock.now(), state_lost)
 
 
 def settle_look(site: Site, state: State, job: Any, look: Observation) -> Decision:
@@ -4565,48 +4268,44 @@ def settle_look(site: Site, state: State, job: Any, look: Observation) -> Decisi
     return decision
 
 
-def watch_job(site: Site, job: Any) -> Flow:
-    """A tick's work on one long job."""
-    look = yield from look_at(site, job)
-    decision = yield Change(lambda state: settle_look(site, state, job, look))
-    if any(isinstance(effect, Resume) for effect in decision.effects):
-        yield from resume_job(site, job)
+def is_resuming(decision: Decision) -> bool:
+    return any(isinstance(effect, Resume) for effect in decision.effects)
+
+
+def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
+    """The same flow under the job's lock; nothing happens while another process holds it."""
+
+    def locked(site: Site, job: Any, *more: Any) -> Flow:
+        lock = site.store.lock(slug(job.id))
+        if lock is not None:
+            try:
+                yield from work(site, job, *more)
+            finally:
+                os.close(lock)
+
+    return locked
 
 
 # ---- starting and stopping
 
 
-def resume_job(site: Site, job: Any) -> Flow:
-    """An automatic start: lock, look again, decide again, save the intention, act, save the result."""
-    lock = site.store.lock(slug(job.id))
-    if lock is None:
-        return
-    try:
-        look = yield from look_at(site, job)
-        marker = new_id()
-        begun = yield Change(lambda state: begin_resume(site, state, job, look, marker))
-        if not begun:
-            return
-        if begun.memory.action == "restart":
-            stopped = yield from end_job(site, job)
-            if not stopped:
-                yield Change(lambda state: settle_start(site, state, job, None))
-                return
-        outcome = yield from start_or_say(site, job, marker, is_fresh=False)
-        yield Change(lambda state: settle_start(site, state, job, outcome))
-    finally:
-        os.close(lock)
-
-
 def begin_resume(site: Site, state: State, job: Any, look: Observation, marker: str) -> Optional[Decision]:
     """Decide again under the job's lock; the intention if it still is to be resumed."""
     decision = settle_look(site, state, job, look)
-    if not any(isinstance(effect, Resume) for effect in decision.effects):
+    if not is_resuming(decision):
         return None
-    begun = hold_muted(begin_attempt(job, look, decision.memory, site.clock.now(), marker), site.clock.now())
+    now = site.clock.now()
+    begun = hold_muted(begin_attempt(job, look, decision.memory, now, marker), now)
     perform(site, state, job.id, begun)
     state.record("resume", job.id, attempt=begun.memory.attempts, action=begun.memory.action)
     return begun
+
+
+def start_output(site: Site, job: Any, outcome: Optional[Outcome]) -> str:
+    """The last lines that `start` printed."""
+    if job.managed:
+        return last_lines(site.redact.read(outcome.err)) if outcome else ""
+    return file_tail(f"{site.store.job_dir(job.id)}/start.log", site.redact)
 
 
 def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome]) -> None:
@@ -4614,22 +4313,10 @@ def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome])
     memory = end_action(state.memory(job.id))
     state.remember(job.id, memory)
     phrase = outcome_phrase(outcome) if outcome else Phrase("stop.failed")
-    state.record("started" if phrase is None else "start failed", job.id, reason="" if phrase is None else phrase_text("en", phrase))
-    if phrase is not None and not is_muted(memory, site.clock.now()):
+    state.record("start failed" if phrase else "started", job.id, reason=phrase_text("en", phrase) if phrase else "")
+    if phrase and not is_muted(memory, site.clock.now()):
         words = Phrase("start.failed", {"why": phrase_text(site.lang, phrase)})
         notify(site, state, job.id, Notify("start", "told", NOTICE, words, start_output(site, job, outcome)))
-
-
-def start_output(site: Site, job: Any, outcome: Optional[Outcome] = None) -> str:
-    """The last lines that `start` printed."""
-    if job.managed:
-        return last_lines(site.redact.read(outcome.err)) if outcome else ""
-    try:
-        with open(os.path.join(site.store.job_dir(job.id), "start.log"), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            return last_lines(site.redact.read(file.read()))
-    except OSError:
-        return ""
 
 
 def file_size(path: str) -> int:
@@ -4646,15 +4333,12 @@ START_LOG_LIMIT = 2 << 20
 def prepare_job_dir(site: Site, job: Any) -> str:
     """The job's own directory, its id written inside.  An OSError names it."""
     directory = site.store.job_dir(job.id)
-    log = os.path.join(directory, "start.log")
+    log = f"{directory}/start.log"
     try:
         make_private_dir(directory)
-        if not os.path.exists(os.path.join(directory, "id")):
-            fd = open_private(os.path.join(directory, "id"), os.O_WRONLY | os.O_TRUNC)
-            try:
-                write_all(fd, job.id.encode("utf-8", "replace"))
-            finally:
-                os.close(fd)
+        if not os.path.exists(f"{directory}/id"):
+            with open(open_private(f"{directory}/id", os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(job.id.encode("utf-8", "replace"))
         if file_size(log) > START_LOG_LIMIT:
             os.replace(log, log + ".1")
     except OSError as error:
@@ -4663,109 +4347,114 @@ def prepare_job_dir(site: Site, job: Any) -> str:
     return directory
 
 
-def start_command(site: Site, job: Any, marker: str, is_fresh: bool) -> Command:
-    """The command that starts a long job, its output in the job's log."""
-    directory = prepare_job_dir(site, job)
-    if not job.managed:
-        return job_command(site, job, job.commands.start, job.policy.start_timeout_seconds, marker=marker, log=os.path.join(directory, "start.log"))
-    checkpoint = os.path.join(directory, "checkpoint")
-    attempt = 1 if is_fresh else last_attempt(directory) + 1
-    if is_fresh and os.path.isdir(checkpoint):
-        set_checkpoint_aside(checkpoint)
-    make_private_dir(checkpoint)
-    resuming = attempt > 1
-    if not resuming:
-        remove_quietly(os.path.join(directory, "progress.json"))
-    env = {
-        **site.environment(job),
-        "OPS_JOB_ID": job.id,
-        "OPS_CHECKPOINT_DIR": checkpoint,
-        "OPS_PROGRESS_FILE": os.path.join(directory, "progress.json"),
-        "OPS_ATTEMPT": str(attempt),
-        "OPS_RESUME": "1" if resuming else "0",
-    }
-    argv, cwd = job.commands.start, site.directory(job)
-    head = {"version": 1, "jobId": job.id, "run": marker, "command": site.fingerprint(job), "attempt": attempt, "boot": site.clock.boot}
-    try:
-        program = find_executable(argv[0], env["PATH"], cwd)
-    except OSError:
-        program = argv[0]  # the supervisor says what is wrong with it
-    spec = {
-        "program": program,
-        "argv": argv,
-        "directory": directory,
-        "job_id": job.id,
-        "env": {RUN_MARK: marker},  # of the job alone: what ends its processes must not end the supervisor
-        "head": json.dumps(head)[:-1],
-        "log_limit": LOG_LIMIT,
-        "log_kept": LOG_KEPT,
-    }
-    return supervisor_command(spec, cwd, env, job.policy.start_timeout_seconds)
-
-
 def last_attempt(directory: str) -> int:
     """The number of the latest attempt of a managed job; 0 = none is known."""
     try:
-        run = read_run(directory)
+        return (read_run(directory) or Run()).attempt
     except ValueError:
         return 0
-    return run.attempt if run else 0
-
-
-def start_or_say(site: Site, job: Any, marker: str, is_fresh: bool) -> Flow:
-    """Run the start command; a place that cannot be made is an Outcome too."""
-    try:
-        command = start_command(site, job, marker, is_fresh)
-    except OSError as error:
-        now = site.clock.now()
-        return Outcome(now, now, failure=Phrase("run.cannot", {"program": error.filename or job.commands.start[0], "error": os_words(error)}))
-    outcome = yield command
-    return outcome
 
 
 def set_checkpoint_aside(checkpoint: str) -> None:
     """Keep the last checkpoint as `checkpoint.old`; one older than that goes."""
     import shutil  # rare: a job that begins anew
 
-    old = checkpoint + ".old"
-    if os.path.isdir(old):
-        shutil.rmtree(old, ignore_errors=True)
-    os.replace(checkpoint, old)
+    shutil.rmtree(checkpoint + ".old", ignore_errors=True)
+    os.replace(checkpoint, checkpoint + ".old")
 
 
-def end_job(site: Site, job: Any) -> Flow:
-    """Stop a long job; True once it is known to have ended or its stop command succeeded."""
-    if job.managed:
-        ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
-        return ended
-    if job.commands.stop:
-        outcome = yield job_command(site, job, job.commands.stop, job.policy.stop_timeout_seconds, marker=new_id())
-        return outcome if outcome.is_good else None
-    return None
+def managed_command(site: Site, job: Any, directory: str, marker: str, is_fresh: bool) -> Command:
+    """The command that starts a managed job: its supervisor, told all that it needs to know."""
+    checkpoint, progress = f"{directory}/checkpoint", f"{directory}/progress.json"
+    attempt = 1 if is_fresh else last_attempt(directory) + 1
+    if is_fresh and os.path.isdir(checkpoint):
+        set_checkpoint_aside(checkpoint)
+    make_private_dir(checkpoint)
+    if attempt == 1:
+        remove_quietly(progress)
+    argv, cwd = job.commands.start, site.directory(job)
+    env = {
+        **site.environment(job), "OPS_JOB_ID": job.id, "OPS_CHECKPOINT_DIR": checkpoint, "OPS_PROGRESS_FILE": progress,
+        "OPS_ATTEMPT": str(attempt), "OPS_RESUME": str(int(attempt > 1)),
+    }  # fmt: skip
+    head = {"version": 1, "jobId": job.id, "run": marker, "command": site.fingerprint(job), "attempt": attempt, "boot": site.clock.boot}
+    try:
+        program = find_executable(argv[0], env["PATH"], cwd)
+    except OSError:
+        program = argv[0]  # the supervisor says what is wrong with it
+    mark = {RUN_MARK: marker}  # of the job alone: what ends its processes must not end the supervisor
+    return supervisor_command(
+        job.id, cwd, env, job.policy.start_timeout_seconds,
+        directory=directory, program=program, argv=argv, mark=mark, head=json.dumps(head)[:-1], log_limit=LOG_LIMIT, log_kept=LOG_KEPT,
+    )  # fmt: skip
+
+
+def start_or_say(site: Site, job: Any, marker: str, is_fresh: bool) -> Flow:
+    """Start a long job, its output in the job's log; a place that cannot be made is an Outcome too."""
+    try:
+        directory = prepare_job_dir(site, job)
+        if job.managed:
+            command = managed_command(site, job, directory, marker, is_fresh)
+        else:
+            command = job_command(site, job, job.commands.start, job.policy.start_timeout_seconds, marker=marker, log=f"{directory}/start.log")
+    except OSError as error:
+        now = site.clock.now()
+        return Outcome(now, now, failure=Phrase("run.cannot", {"program": error.filename or job.commands.start[0], "error": os_words(error)}))
+    return (yield command)
 
 
 def end_managed(site: Site, job_id: str, patience: float) -> Flow:
     """TERM to the job's group, `patience` seconds, KILL; False if nothing of it was alive."""
-    directory = site.store.job_dir(job_id)
+    directory, boot = site.store.job_dir(job_id), site.clock.boot
     try:
         run = read_run(directory)
     except ValueError as error:
         raise OpsError(f"{directory}/run.json cannot be read: {error}", f"cat {directory}/run.json") from None
-    boot = site.clock.boot
     if run is None or not (is_lock_held(directory) or is_alive(run, boot)):
         return False
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
-        if is_alive(run, boot):
+        leads = is_alive(run, boot)
+        if leads:
             end_group(run.pid, number)
-        if number == signal.SIGKILL or not is_alive(run, boot):
-            for pid in marked_processes(run.run):
-                end_one(pid, number)
+        for pid in marked_processes(run.run) if number == signal.SIGKILL or not leads else ():
+            end_one(pid, number)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if not is_alive(run, boot) and not is_lock_held(directory):
                 return True
             yield Pause(0.05)
     return not is_alive(run, boot)
+
+
+def end_job(site: Site, job: Any) -> Flow:
+    """Stop a long job; True once it is known to have ended or its stop command succeeded."""
+    if job.managed:
+        return (yield from end_managed(site, job.id, job.policy.stop_timeout_seconds))
+    if not job.commands.stop:
+        return False
+    outcome = yield job_command(site, job, job.commands.stop, job.policy.stop_timeout_seconds, marker=new_id())
+    return outcome.is_good
+
+
+@under_lock
+def resume_job(site: Site, job: Any) -> Flow:
+    """An automatic start: lock, look again, decide again, save the intention, act, save the result."""
+    look = yield from look_at(site, job)
+    marker = new_id()
+    begun = yield Change(lambda state: begin_resume(site, state, job, look, marker))
+    if not begun:
+        return
+    may_start = begun.memory.action == "start" or (yield from end_job(site, job))
+    outcome = (yield from start_or_say(site, job, marker, is_fresh=False)) if may_start else None
+    yield Change(lambda state: settle_start(site, state, job, outcome))
+
+
+def watch_job(site: Site, job: Any) -> Flow:
+    """A tick's work on one long job."""
+    look = yield from look_at(site, job)
+    decision = yield Change(lambda state: settle_look(site, state, job, look))
+    if is_resuming(decision):
+        yield from resume_job(site, job)
 
 
 # ---- plans: everything that decides what a write will do, as it is at one moment
@@ -4781,12 +4470,6 @@ def fixed_environment(site: Site, job: Any) -> dict:
     return {"PATH": FIXED_PATH, "HOME": home_directory({}), "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", **job.env}
 
 
-def salted(salt: str, text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
-
-
 class Plan(NamedTuple):
     """Everything that decides what a write will do."""
 
@@ -4796,9 +4479,10 @@ class Plan(NamedTuple):
 
     @property
     def digest(self) -> str:
-        import hashlib
+        return digest_of(self.items)
 
-        return hashlib.sha256(json.dumps(self.items, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def file_item(path: str) -> str:
@@ -4807,10 +4491,10 @@ def file_item(path: str) -> str:
 
     try:
         found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except ValueError:
         return "absent"
     except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        if error.errno in NO_FILE:
             return "absent"
         raise
     if stat.S_ISDIR(found.st_mode):
@@ -4823,8 +4507,12 @@ def file_item(path: str) -> str:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not os.path.samestat(found, os.fstat(file.fileno())):
             raise OSError(errno.EAGAIN, "was replaced while it was read", path)
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            total.update(chunk)
+        try:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                total.update(chunk)
+        except OSError as error:
+            error.filename = error.filename or path
+            raise
     return f"sha256 {total.hexdigest()} {os.path.realpath(path)}"
 
 
@@ -4832,7 +4520,7 @@ def command_items(site: Site, job: Any, prefix: str) -> Iterator[tuple]:
     """(label, text) of one job's command: argv, program, operands, cwd, declared environment."""
     argv, cwd = job.commands.run, site.directory(job)
     yield prefix + "argv", json.dumps(argv, ensure_ascii=False)
-    program = find_executable(argv[0], fixed_environment(site, job)["PATH"], cwd)
+    program = find_executable(argv[0], job.env.get("PATH", FIXED_PATH), cwd)
     yield prefix + "program", f"{program} {file_item(program)}"
     for word in argv[1:]:
         for operand in {word, word.partition("=")[2]} - {""}:
@@ -4848,14 +4536,14 @@ def make_plan(site: Site, job: Any) -> Plan:
     """The plan of a write at this moment."""
     items = {"risk": job.risk, "job": job.id, "via": job.approval.via if job.approval else "local"}
     problem = ""
-    parts: list = [(job, "", "")]
+    parts: list = [(job, "", {})]
     for number, after in enumerate(verifications(job, site.config.jobs), 1):
-        what = f"{after.job_id} (when {after.when}, delay {after.delay_seconds:g} s)"
-        parts.append((site.config.jobs[after.job_id], f"verification {number}", what))
-    for part, name, what in parts:
-        items.update({name: what} if name else {})
+        name = f"verification {number}"
+        parts.append((site.config.jobs[after.job_id], name + ": ", {name: f"{after.job_id} (when {after.when}, delay {after.delay_seconds:g} s)"}))
+    for part, prefix, title in parts:
+        items.update(title)
         try:
-            items.update(command_items(site, part, name + ": " if name else ""))
+            items.update(command_items(site, part, prefix))
         except OSError as error:
             problem = problem or f"{error.filename or part.commands.run[0]}: {os_words(error)}"
     loose = tuple(label for label, text in items.items() if text.endswith("contents not bound") or text.startswith("large file"))
@@ -4864,7 +4552,13 @@ def make_plan(site: Site, job: Any) -> Plan:
 
 def remembered(plan: Plan, salt: str, prefix: str = "") -> dict:
     """Label -> salted hash of what a plan binds, for the state: no value and no operand that is not a file."""
-    return {label: salted(salt, text) for label, text in plan.items.items() if text != "absent" and label.startswith(prefix)}
+    import hashlib
+
+    return {
+        label: hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        for label, text in plan.items.items()
+        if text != "absent" and label.startswith(prefix)
+    }
 
 
 # ---- one-shot reads
@@ -4872,59 +4566,25 @@ def remembered(plan: Plan, salt: str, prefix: str = "") -> dict:
 
 def run_command(site: Site, job: Any, marker: str) -> Command:
     """The command of a one-shot read.  A verification gets a fixed environment, whoever calls."""
-    env = site.environment(job)
-    if any(job.id in names for names in site.verifiers.values()):
-        env = fixed_environment(site, job)
+    env = fixed_environment(site, job) if job.id in site.verifies else site.environment(job)
     return Command(job.commands.run, site.directory(job), env, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
 
 
-def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
-    """A tick's run of a scheduled or queued read."""
-    yield Turn()
-    lock = site.store.lock(slug(job.id))
-    if lock is None:
-        return
-    try:
-        left = site.store.view().memory(job.id)
-        if left.action == "run" and marked_processes(left.action_id):
-            return  # its tick died, the run itself still lives
-        marker = new_id()
-        begun = yield Change(lambda state: begin_run(site, state, job, entry_id, marker))
-        if not begun:
-            return
-        outcome = yield run_command(site, job, marker)
-        yield Change(lambda state: settle_run(site, state, job, outcome))
-    finally:
-        os.close(lock)
+def queue_entry(state: State, entry_id: str) -> Optional[dict]:
+    return next((entry for entry in state.queue if entry_id and entry.get("id") == entry_id), None)
 
 
-def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) -> bool:
-    """The intention to run, under the job's lock; False if there is nothing to run any more."""
-    now = site.clock.now()
-    memory = state.memory(job.id)
-    tries = 1
-    if memory.action == "run":
-        entry_id, tries = memory.action_entry, memory.action_tries + 1
-        if not interrupted(site, state, job, memory, is_wanted=bool(entry_id) or job.enabled):
-            return False
+def finish_entry(state: State, entry_id: str, outcome: Optional[Outcome]) -> None:
     entry = queue_entry(state, entry_id)
-    if entry_id:
-        if entry is None or entry.get("status") not in ("pending", "running"):
-            state.remember(job.id, end_action(memory))
-            return False
-        entry.update(status="running", attempt=tries)
-    elif tries == 1 and due_reason(job, memory, now).key not in ("due.first", "due.now"):
-        return False
-    taken = take_slot(job, memory, now, marker, tries) if not entry_id else memory._replace(
-        action="run", action_at=now.at, action_for=run_timeout(job) + 10.0, action_id=marker, action_tries=tries
-    )
-    state.remember(job.id, taken._replace(action_entry=entry_id))
-    return True
+    if entry:
+        entry.update(status="done", doneAt=state.now)
+        if outcome:
+            entry["exitCode"] = outcome.code
 
 
-def interrupted(site: Site, state: State, job: Any, memory: Memory, is_wanted: bool) -> bool:
+def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
     """Tell that a run has no result; whether it is run once more."""
-    again = memory.action_tries < 2 and is_wanted
+    again = memory.action_tries < 2 and (bool(memory.action_entry) or job.enabled)
     words = Phrase("interrupted.again" if again else "interrupted", {"time": site.clock.text(memory.action_at)})
     state.record("interrupted", job.id, again=again)
     if not is_muted(memory, site.clock.now()):
@@ -4935,45 +4595,72 @@ def interrupted(site: Site, state: State, job: Any, memory: Memory, is_wanted: b
     return again
 
 
-def queue_entry(state: State, entry_id: str) -> Optional[dict]:
-    return next((entry for entry in state.queue if entry_id and entry.get("id") == entry_id), None)
-
-
-def finish_entry(state: State, entry_id: str, outcome: Optional[Outcome], status: str = "done") -> None:
+def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) -> bool:
+    """The intention to run, under the job's lock; False if there is nothing to run any more."""
+    now, memory, tries = site.clock.now(), state.memory(job.id), 1
+    if memory.action == "run":
+        entry_id, tries = memory.action_entry, memory.action_tries + 1
+        if not may_run_again(site, state, job, memory):
+            return False
     entry = queue_entry(state, entry_id)
-    if entry is not None:
-        entry.update(status=status, doneAt=state.now)
-        if outcome is not None:
-            entry["exitCode"] = outcome.code
+    if entry_id and (entry is None or entry.get("status") not in ("pending", "running")):
+        state.remember(job.id, end_action(memory))
+        return False
+    if not entry and tries == 1 and due_reason(job, memory, now).key not in ("due.first", "due.now"):
+        return False
+    taken = take_slot(job, memory, now, marker, tries)
+    if entry:  # what is queued takes no slot
+        entry.update(status="running", attempt=tries)
+        taken = taken._replace(slot_at=memory.slot_at, anchor_at=memory.anchor_at)
+    state.remember(job.id, taken._replace(action_entry=entry_id))
+    return True
 
 
 def settle_run(site: Site, state: State, job: Any, outcome: Outcome, by: str = "") -> Decision:
     """The result of a one-shot read, its telling, and what it queues."""
     memory = state.memory(job.id)
-    entry_id = "" if by else memory.action_entry
-    scheduled = not by and not entry_id
-    decision = decide_run(job, outcome, memory, site.clock.now(), site.redact, scheduled)
-    if by and memory.action:  # a run by hand is not the result of another run's intention
-        fields = {name: getattr(memory, name) for name in Memory._fields if name.startswith("action")}
-        decision = decision._replace(memory=decision.memory._replace(**fields))
-    finish_entry(state, entry_id, outcome)
+    by_whom = by or ("queue" if memory.action_entry else "schedule")
+    decision = decide_run(job, outcome, memory, site.clock.now(), site.redact, by_whom == "schedule")
+    if by:  # a run by hand is not the result of another run's intention
+        kept = {name: getattr(memory, name) for name in Memory._fields if name.startswith("action")}
+        decision = decision._replace(memory=decision.memory._replace(**kept))
+    else:
+        finish_entry(state, memory.action_entry, outcome)
     perform(site, state, job.id, decision)
     settle_verifications(site, state, job, outcome)
-    state.record("run", job.id, code=outcome.code, seconds=round(outcome.ended.awake - outcome.began.awake, 3), by=by or ("queue" if entry_id else "schedule"))
+    state.record("run", job.id, code=outcome.code, seconds=round(outcome.ended.awake - outcome.began.awake, 3), by=by_whom)
     return decision
+
+
+@under_lock
+def run_due(site: Site, job: Any, entry_id: str) -> Flow:
+    """Intention, run, result of a read that has its turn."""
+    left = site.store.view().memory(job.id)
+    if left.action == "run" and marked_processes(left.action_id):
+        return  # its tick died, the run itself still lives
+    marker = new_id()
+    if (yield Change(lambda state: begin_run(site, state, job, entry_id, marker))):
+        outcome = yield run_command(site, job, marker)
+        yield Change(lambda state: settle_run(site, state, job, outcome))
+
+
+def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
+    """A tick's run of a scheduled or queued read."""
+    yield Turn()
+    yield from run_due(site, job, entry_id)
 
 
 def refuse_entry(site: Site, state: State, entry: dict) -> None:
     """A queued job that may not run: said, and done with."""
-    job_id = str(entry.get("jobId"))
     stored = queue_entry(state, str(entry.get("id"))) or entry
     if stored.get("status") != "pending":
         return
     stored.update(status="blocked", doneAt=state.now)
-    job = site.config.jobs.get(job_id)
-    words = Phrase("blocked.unknown" if job is None else "blocked.queue", {"job": site.redact.tidy(job_id), "kind": job.kind if job else ""})
-    notify(site, state, site.redact.tidy(job_id), Notify("blocked", "told", ALERT, words))
-    state.record("blocked", site.redact.tidy(job_id), by=entry.get("by") or "queue")
+    job_id = str(entry.get("jobId"))
+    job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
+    words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
+    notify(site, state, shown, Notify("blocked", "told", ALERT, words))
+    state.record("blocked", shown, by=entry.get("by") or "queue")
 
 
 # ---- writes, as far as a tick has to do with them
@@ -4990,47 +4677,41 @@ def settle_gate(site: Site, state: State, job: Any) -> None:
 def forget_blocked(state: State, job_id: str) -> None:
     """What was blocked is answered: nothing to resolve, nothing to say."""
     memory = state.memory(job_id)
-    if "blocked" in memory.incidents:
-        state.remember(job_id, memory._replace(incidents={kind: item for kind, item in memory.incidents.items() if kind != "blocked"}))
+    incidents = dict(memory.incidents)
+    if incidents.pop("blocked", None):
+        state.remember(job_id, memory._replace(incidents=incidents))
 
 
 def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
     """What the run of a check means for the writes that it verifies."""
-    for job in site.config.jobs.values():
-        if check.id not in site.verifiers.get(job.id, ()) or state.gate(job.id).verify not in ("pending", "failed"):
+    for job_id, number in site.verifies.get(check.id, {}).items():
+        job, before = site.config.jobs[job_id], state.gate(job_id)
+        if before.verify not in ("pending", "failed"):
             continue
-        before = state.gate(job.id)
-        own = f"verification {site.verifiers[job.id].index(check.id) + 1}: "
+        own = f"verification {number}: "
         now = remembered(make_plan(site, job), before.verify_salt, own)
-        same = now == {label: value for label, value in before.verify_items.items() if label.startswith(own)}
+        same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
         gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
         if gate != before:
-            state.keep_gate(job.id, gate)
+            state.keep_gate(job_id, gate)
             if gate.verify == "passed":
-                forget_blocked(state, job.id)
-            state.record("verification", job.id, by=check.id, result=gate.verify, run=gate.run_id)
+                forget_blocked(state, job_id)
+            state.record("verification", job_id, by=check.id, result=gate.verify, run=gate.run_id)
             settle_gate(site, state, job)
 
 
+@under_lock
 def watch_write(site: Site, job: Any) -> Flow:
     """A tick's work on one write: notice a lost run, an overdue verification.  It never runs one."""
-    lock = site.store.lock(slug(job.id))
-    if lock is None:
-        return
-    try:
-        lost = site.store.view().gate(job.id)
-        is_lost = lost.run == "begun" and not marked_processes(lost.run_id)
 
-        def apply(state: State) -> None:
-            gate = state.gate(job.id)
-            if is_lost and gate.run_id == lost.run_id:
-                state.keep_gate(job.id, gate._replace(run="unknown", run_ended_at=state.now))
-                state.record("write outcome unknown", job.id, run=gate.run_id)
-            settle_gate(site, state, job)
+    def apply(state: State) -> None:
+        gate = state.gate(job.id)
+        if gate.run == "begun" and not marked_processes(gate.run_id):
+            state.keep_gate(job.id, gate._replace(run="unknown", run_ended_at=state.now))
+            state.record("write outcome unknown", job.id, run=gate.run_id)
+        settle_gate(site, state, job)
 
-        yield Change(apply)
-    finally:
-        os.close(lock)
+    yield Change(apply)
 
 
 # ---- delivery
@@ -5048,7 +4729,7 @@ class Receiver(NamedTuple):
     root: str = ""
     proxy: str = ""
     binary: str = ""
-    command: tuple = ()
+    command: list = []
     problem: str = ""  # why there is no way, for a person
     advice: str = ""
 
@@ -5065,46 +4746,39 @@ def find_receiver(site: Site) -> Receiver:
     delivery = site.config.delivery
     if delivery.via == "none":
         return Receiver(problem="delivery.via is none", advice="set delivery.via in the config")
+    if delivery.via == "command" and not delivery.command:
+        return Receiver(problem="delivery.command is missing", advice="add delivery.command to the config")
     if delivery.via == "command":
-        if not delivery.command:
-            return Receiver(problem="delivery.command is missing", advice="add delivery.command to the config")
-        return Receiver(("command",), command=tuple(delivery.command))
+        return Receiver(("command",), command=delivery.command)
     loaded = load_openclaw(site.dirs.config_file, site.env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
     token = find_token(loaded, delivery.account, read_secret_file)
     if token.value:
         site.redact.learn([token.value])
-    target: Any = configured_target(site)
-    if not target and delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
-        target = find_target(loaded, delivery.account)
     api = find_api(loaded, delivery.account)
+    proxy = api.proxy or ""
     binary = openclaw_binary(site)
-    by_http = delivery.channel == "telegram" and not (api.proxy or "").startswith("socks")
-    possible = {"api": bool(token.value) and by_http, "openclaw": bool(binary)}
-    wanted = ("api", "openclaw") if delivery.via == "auto" else (delivery.via,)
-    ways = tuple(way for way in wanted if possible[way])
-    found = Receiver(ways, channel=delivery.channel, account=delivery.account or "", token=token.value or "", root=api.root, proxy=api.proxy or "", binary=binary)
-    if target:
-        found = found._replace(chat=target[0], thread=str(delivery.thread_id or target[1] or ""))
-    return found._replace(**receiver_problem(found, token, loaded))
-
-
-def configured_target(site: Site) -> Any:
-    """(chat, thread) of --target or delivery.target, or None."""
-    given = site.target or site.config.delivery.target
-    if given in (None, ""):
-        return None
-    if site.config.delivery.channel != "telegram":
-        return str(given), ""
-    return parse_target(str(given)) or (str(given), "")
-
-
-def receiver_problem(found: Receiver, token: Any, loaded: Any) -> dict:
-    if not found.ways:
+    possible = {"api": token.value and delivery.channel == "telegram" and not proxy.startswith("socks"), "openclaw": binary}
+    ways = tuple(way for way in possible if possible[way] and delivery.via in ("auto", way))
+    if not ways:
         why = token.problem or "no bot token in OpenClaw's config"
-        return {"problem": f"{why}, and no openclaw program was found", "advice": "set channels.telegram.botToken in openclaw.json"}
-    if not found.chat:
-        return {"problem": "no target", "advice": "set delivery.target in ops-jobs.json to your chat id"}
-    return {}
+        return Receiver(problem=f"{why}, and no openclaw program was found", advice="set channels.telegram.botToken in openclaw.json")
+    chat, thread = find_chat(site, loaded)
+    if not chat:
+        return Receiver(ways, problem="no target", advice="set delivery.target in ops-jobs.json to your chat id")
+    thread = str(delivery.thread_id or thread or "")
+    return Receiver(ways, chat, thread, delivery.channel, delivery.account or "", token.value or "", api.root, proxy, binary)
+
+
+def find_chat(site: Site, loaded: OpenClaw) -> tuple:
+    """(chat, thread) of --target, of delivery.target or of OpenClaw's config; chat "" = nobody."""
+    delivery = site.config.delivery
+    given = str(site.target or delivery.target or "")
+    known: Any = None
+    if delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
+        known = parse_target(given) if given else find_target(loaded, delivery.account)
+    chat, thread = known[:2] if known else (given, "")
+    moved = object_at(site.store.view().raw, "moved").get(chat)
+    return moved if isinstance(moved, str) else chat, thread
 
 
 def openclaw_binary(site: Site) -> str:
@@ -5116,7 +4790,7 @@ def openclaw_binary(site: Site) -> str:
 
 def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
     """sendMessage of the Bot API; decided on error_code, never on words."""
-    body: dict = {
+    body = {
         "chat_id": int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat,
         "text": message.text,
         "disable_notification": not message.rings,
@@ -5129,10 +4803,8 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
     try:
         status, raw = post_json(f"{receiver.root}/bot{receiver.token}/sendMessage", body, receiver.proxy)
         sent = read_api_answer(status, raw, site.redact)
-    except Lost as error:
-        sent = Sent("unknown", site.redact(str(error)))
-    except (OSError, ValueError) as error:
-        sent = Sent("not_sent", site.redact(one_line(str(error), 100)))
+    except (Lost, OSError, ValueError) as error:
+        sent = Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100)))
     site.pool.forgive(time.monotonic() - began)
     return sent
 
@@ -5140,25 +4812,24 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
 def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     """What the Bot API said."""
     try:
-        answer: Any = json.loads(raw)
+        answer = object_at(json.loads(raw))
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-        return Sent("unknown" if status >= 500 or status < 300 else "not_sent", f"HTTP {status}, no answer of the Bot API")
-    if answer["ok"]:
+        answer = {}
+    if answer.get("ok") is True:
         return Sent("sent") if status < 300 else Sent("unknown", f"HTTP {status} with ok")
-    code: Any = answer.get("error_code") if is_number(answer.get("error_code")) else status
+    if answer.get("ok") is not False:
+        return Sent("not_sent" if 300 <= status < 500 else "unknown", f"HTTP {status}, no answer of the Bot API")
+    code = answer["error_code"] if is_number(answer.get("error_code")) else status
     detail = f"{code} {one_line(redact.tidy(str(answer.get('description') or '')), 100)}"
-    parameters: Any = answer.get("parameters") if isinstance(answer.get("parameters"), dict) else {}
+    parameters = object_at(answer, "parameters")
     moved: Any = parameters.get("migrate_to_chat_id")
     wait: Any = parameters.get("retry_after")
     if moved and isinstance(moved, (int, str)):
         return Sent("not_sent", detail, moved_to=str(moved))
     if is_number(wait) and wait > 0:
         return Sent("wait", detail, retry_after=min(float(wait), DAY))
-    if code >= 500:
-        return Sent("unknown", detail)
-    return Sent("wait" if code == 429 else "refused" if code in (400, 401, 403, 404) else "not_sent", detail)
+    results = {400: "refused", 401: "refused", 403: "refused", 404: "refused", 429: "wait"}
+    return Sent("unknown" if code >= 500 else results.get(code, "not_sent"), detail)
 
 
 NOT_SENT_WORDS = (
@@ -5170,30 +4841,33 @@ NOT_SENT_WORDS = (
 
 def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     """`openclaw message send`; only some of its failures say that nothing was sent."""
+    site.called_openclaw = True
     fenced = "```\n" + message.text.replace("```", "'''") + "\n```"
-    argv = [receiver.binary, "message", "send", "--channel", receiver.channel, "--target", receiver.chat, "--message", fenced]
-    argv += ["--account", receiver.account] if receiver.account else []
-    argv += ["--thread-id", receiver.thread] if receiver.thread else []
+    given = {
+        "--channel": receiver.channel, "--target": receiver.chat, "--message": fenced,
+        "--account": receiver.account, "--thread-id": receiver.thread,
+    }  # fmt: skip
+    argv = [receiver.binary, "message", "send", *(word for pair in given.items() if pair[1] for word in pair)]
     argv += [] if message.rings else ["--silent"]
     env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
-    places = [os.path.dirname(receiver.binary), os.path.dirname(os.path.realpath(receiver.binary))]
-    env["PATH"] = ":".join([*places, env["PATH"]])
+    env["PATH"] = ":".join([os.path.dirname(receiver.binary), os.path.dirname(os.path.realpath(receiver.binary)), env["PATH"]])
     outcome = yield Command(argv, site.home, env, OPENCLAW_TIMEOUT, marker=new_id())
-    if outcome.is_good:
+    phrase = outcome_phrase(outcome)
+    if phrase is None:
         return Sent("sent")
     words = site.redact.read(outcome.err) + "\n" + site.redact.read(outcome.out)
-    detail = one_line(phrase_text("en", outcome_phrase(outcome) or Phrase("run.exit", {"code": 0})) + " " + last_lines(words, 2), 160)
+    detail = one_line(phrase_text("en", phrase) + " " + last_lines(words, 2), 160)
     if outcome.failure or outcome.code in (126, 127) or re.search(NOT_SENT_WORDS, words, re.I):
         return Sent("not_sent", detail)
-    if re.search(r"\b(error_code\D{0,4}|\()(400|401|403|404)\b|\b(401|403|404): ", words):
-        return Sent("refused", detail)
-    return Sent("unknown", detail)
+    is_refused = re.search(r"\b(error_code\D{0,4}|\()(400|401|403|404)\b|\b(401|403|404): ", words)
+    return Sent("refused" if is_refused else "unknown", detail)
 
 
 def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     """The user's own command gets the text on stdin; exit 0 = sent."""
     env = child_environment(site.env, site.home, {"OPS_RINGS": "1" if message.rings else "0"})
-    outcome = yield Command(list(receiver.command), site.dirs.ours_dir, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=message.text.encode("utf-8", "replace"))
+    text = message.text.encode("utf-8", "replace")
+    outcome = yield Command(receiver.command, site.dirs.ours_dir, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=text)
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5203,103 +4877,75 @@ def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
 SENDERS = {"api": send_api, "openclaw": send_openclaw, "command": send_command}
 
 
-def usable_ways(site: Site, receiver: Receiver) -> tuple:
+def refusals(state: State, receiver: Receiver) -> dict:
+    """`by`: this receiver; way -> until when it is left alone, because it refused, while another way works."""
+    known = object_at(state.raw, "refused")
+    return known if known.get("by") == receiver.identity else {"by": receiver.identity}
+
+
+def usable_ways(site: Site, receiver: Receiver) -> list:
     """The ways to try now: not one that refused this receiver within 6 h, not the binary twice a tick."""
     state = site.store.view()
-    refused: Any = state.raw.get("refused")
-    refused = refused if isinstance(refused, dict) else {}
-    by_time = {way for way, until in refused.items() if is_number(until) and until > state.now and way in receiver.ways}
-    resting = by_time if refused.get("by") == receiver.identity and len(by_time) < len(receiver.ways) else set()
-    return tuple(way for way in receiver.ways if way not in resting and not (way == "openclaw" and site.called_openclaw))
+    refused = refusals(state, receiver)
+    ways = [way for way in receiver.ways if epoch_seconds(refused.get(way)) <= state.now] or receiver.ways
+    return [way for way in ways if way != "openclaw" or not site.called_openclaw]
 
 
-def send(site: Site, receiver: Receiver, message: Message) -> Flow:
+def send(site: Site, message: Message) -> Flow:
     """One message by the first way that does not definitely fail."""
     sent = Sent("later")
+    receiver = site.receiver
     for way in usable_ways(site, receiver):
-        site.called_openclaw = site.called_openclaw or way == "openclaw"
         sent = yield from SENDERS[way](site, receiver, message)
         if sent.moved_to:  # the group has a new id: once more, there, and from now on
-            yield Change(moving(receiver.chat, sent.moved_to), urgent=True)
+            yield Change(lambda state: state.raw.update(moved={**object_at(state.raw, "moved"), receiver.chat: sent.moved_to}), urgent=True)
             site.receiver = receiver = receiver._replace(chat=sent.moved_to)
             sent = yield from SENDERS[way](site, receiver, message)
         if sent.result == "refused":
-            yield Change(refusing(way, receiver.identity), urgent=True)
+            yield Change(lambda state: state.raw.update(refused={**refusals(state, receiver), way: state.now + 6 * HOUR}), urgent=True)
         elif sent.result != "not_sent":
             break
     return sent
 
 
-def refusing(way: str, identity: str) -> Callable[[State], None]:
-    """Remember that this way refused this receiver, so that it is left alone for 6 h while another way works."""
-
-    def apply(state: State) -> None:
-        known: Any = state.raw.get("refused")
-        kept = known if isinstance(known, dict) and known.get("by") == identity else {}
-        state.raw["refused"] = {**kept, "by": identity, way: state.now + 6 * HOUR}
-
-    return apply
-
-
-def moving(old: str, new: str) -> Callable[[State], None]:
-    def apply(state: State) -> None:
-        state.raw["moved"] = {**(state.raw.get("moved") or {}), old: new}
-
-    return apply
-
-
-def retry_wait(sent: Sent, tries: int) -> float:
-    """Seconds until the next attempt, after `tries` failed ones."""
-    if sent.result == "refused":
-        return 6 * HOUR
-    return sent.retry_after or min(30.0 * 2.0 ** min(tries, 20), 1800.0)
-
-
-def settle_sent(site: Site, state: State, message: Message, sent: Sent, receiver: Receiver) -> None:
+def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
     """Take out what was confirmed; date what was not."""
-    carried = [entry for entry in state.outbox if entry["id"] in message.entries]
     if sent.result == "sent":
-        state.raw["outbox"] = [entry for entry in state.outbox if entry not in carried]
-        state.raw["receiver"] = last_receiver(site, receiver)
+        state.raw.update(outbox=[entry for entry in state.outbox if entry["id"] not in message.entries], receiver=last_receiver(site))
         if message.counted:
             state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
         for entry in state.outbox:  # it works again: what waited for that goes now
-            if entry.get("tries") or entry.get("refusedBy"):
+            if entry.pop("refusedBy", None) or entry.get("tries"):
                 entry["notBefore"] = min(entry["notBefore"], state.now)
-                entry.pop("refusedBy", None)
-        return
-    if sent.result == "later":
-        return
-    strict = sent.result in ("refused", "wait")
-    for entry in state.outbox if strict else carried:
-        tries: Any = entry.get("tries") if is_number(entry.get("tries")) else 0
-        if entry in carried:
-            entry["tries"] = tries + 1
-            entry["error"] = sent.detail
-            entry["wait"] = retry_wait(sent, int(tries))
-            entry.update({"maybeSent": True} if sent.result == "unknown" else {})
-        entry["notBefore"] = max(entry["notBefore"], state.now + retry_wait(sent, int(tries)))
-        if strict:
+    elif sent.result != "later":
+        postpone(state, message, sent, site.receiver)
+        state.record("not delivered", error=sent.detail, result=sent.result)
+
+
+def postpone(state: State, message: Message, sent: Sent, receiver: Receiver) -> None:
+    """Date the next attempt; a receiver that refuses, or asks for time, means every entry."""
+    for_all = sent.result in ("refused", "wait")
+    for entry in state.outbox:
+        was_carried = entry["id"] in message.entries
+        if was_carried or for_all:
+            tries = entry["tries"] if is_number(entry.get("tries")) else 0
+            wait = 6 * HOUR if sent.result == "refused" else sent.retry_after or min(30.0 * 2.0 ** min(tries, 20), 1800.0)
+            entry["notBefore"] = max(entry["notBefore"], state.now + wait)
+        if was_carried:
+            entry.update(tries=tries + 1, error=sent.detail, wait=wait, **({"maybeSent": True} if sent.result == "unknown" else {}))
+        if for_all:
             entry["refusedBy"] = receiver.identity
-    state.record("not delivered", error=sent.detail, result=sent.result)
 
 
-def settling(site: Site, message: Message, sent: Sent, receiver: Receiver) -> Callable[[State], None]:
-    return lambda state: settle_sent(site, state, message, sent, receiver)
-
-
-def last_receiver(site: Site, receiver: Receiver) -> dict:
+def last_receiver(site: Site) -> dict:
     """What is needed to tell a person when the config cannot be read; no secret."""
-    kept = {"via": site.config.delivery.via, "channel": receiver.channel, "target": receiver.chat, "threadId": receiver.thread, "account": receiver.account}
-    kept.update(language=site.lang, host=site.config.monitor.host)
-    if receiver.command and site.redact(" ".join(receiver.command)) == " ".join(receiver.command):
-        kept["command"] = list(receiver.command)
-    return kept
-
-
-def due_entries(state: State, identity: str) -> list:
-    """Entries whose wait is over; a refusal by another receiver than today's does not count."""
-    return [entry for entry in state.outbox if entry["notBefore"] <= state.now or entry.get("refusedBy") not in (None, identity)]
+    receiver, config = site.receiver, site.config
+    words = " ".join(receiver.command)
+    return {
+        "via": config.delivery.via, "channel": receiver.channel, "target": receiver.chat, "threadId": receiver.thread,
+        "account": receiver.account, "language": site.lang, "host": config.monitor.host,
+        **({"command": receiver.command} if words and site.redact(words) == words else {}),
+    }  # fmt: skip
 
 
 class Delivered(NamedTuple):
@@ -5312,38 +4958,27 @@ class Delivered(NamedTuple):
 
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
-    if not site.store.view().outbox:
-        return Delivered()
-    lock = site.store.lock("delivery")
+    lock = site.store.lock("delivery") if site.store.view().outbox else None
     if lock is None:
-        return Delivered()  # whoever holds it sends
+        return Delivered()  # nothing to send, or whoever holds the lock sends
     try:
-        result = yield from send_due(site)
-        return result
+        return (yield from send_due(site))
     finally:
         os.close(lock)
 
 
 def send_due(site: Site) -> Flow:
     site.receiver = receiver = site.receiver or find_receiver(site)
-    moved = site.store.view().raw.get("moved")
-    if isinstance(moved, dict) and isinstance(moved.get(receiver.chat), str):
-        site.receiver = receiver = receiver._replace(chat=moved[receiver.chat])
+    state = site.store.view()
     if receiver.problem:
-        return Delivered(len(site.store.view().outbox), receiver.problem, receiver.advice)
+        return Delivered(len(state.outbox), receiver.problem, receiver.advice)
     began = time.monotonic()
     problem = ""
-    state = site.store.view()
-    now = state.now
-    header = header_text(site.clock.time_text(now), site.config.monitor.host)
-    room = MESSAGES_A_TICK - site.sent
-    due = [entry for entry in due_entries(state, receiver.identity) if not has_expired(entry, now)]
-    for message in compose(site.lang, due, now, header, site.clock.text, room, dropped_count(state)) if room > 0 else ():
+    for message in due_messages(site, state):
         if time.monotonic() - began > DELIVERY_BUDGET:
             break
-        sent = yield from send(site, receiver, message)
-        receiver = site.receiver
-        yield Change(settling(site, message, sent, receiver), urgent=True)
+        sent = yield from send(site, message)
+        yield Change(lambda state: settle_sent(site, state, message, sent), urgent=True)
         if sent.result != "sent":
             problem = sent.detail
             break
@@ -5351,6 +4986,18 @@ def send_due(site: Site) -> Flow:
     left = site.store.view().outbox
     problem = problem or next((str(entry["error"]) for entry in left if entry.get("error")), "")
     return Delivered(len(left), problem, "ops-monitor.py status")
+
+
+def due_messages(site: Site, state: State) -> list:
+    """Messages of the entries whose wait is over; a refusal by another receiver than today's does not count."""
+    room = MESSAGES_A_TICK - site.sent
+    if room <= 0:
+        return []
+    apart = (None, site.receiver.identity)
+    living = [entry for entry in state.outbox if not has_expired(entry, state.now)]
+    due = [entry for entry in living if entry["notBefore"] <= state.now or entry.get("refusedBy") not in apart]
+    header = header_text(site.clock.time_text(state.now), site.config.monitor.host)
+    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state))
 
 
 def warn_undelivered(delivered: Delivered) -> None:
@@ -5373,24 +5020,32 @@ def show_output(site: Site, outcome: Outcome) -> None:
     show(site.redact.read(outcome.err), sys.stderr)
 
 
-def show_file(site: Site, path: str, begin: int = 0, stream: Any = None) -> None:
-    """What a command has written to its log from `begin` on, head and tail."""
+def log_text(site: Site, path: str, begin: int = 0) -> str:
+    """What a command has written to its log from `begin` on, head and tail; "" without one."""
     kept = Stream(HEAD_KEPT, None)
     try:
         with open(path, "rb") as file:
-            file.seek(begin)
+            file.seek(max(0, begin))
             for chunk in iter(lambda: file.read(1 << 20), b""):
                 kept.feed(chunk)
     except OSError:
-        return
-    show(site.redact.read(kept.kept()), stream or sys.stdout)
+        return ""
+    return site.redact.read(kept.kept())
+
+
+def show_file(site: Site, path: str, begin: int = 0, stream: Any = None) -> None:
+    """Print what a command has written to its log."""
+    show(log_text(site, path, begin), stream or sys.stdout)
 
 
 # ==== GATE ===============================================================
 # Writes: approved by a person for exactly these bytes, run once, verified by a read-only job.
 # Nothing else in this file runs a write: the tick, the queue, `after` and auto-resume have no way here.
 
-CODE_LIFE, CODE_TRIES, CODE_REQUESTS, CODE_ROUNDS = 900.0, 5, 3, 600_000
+CODE_LIFE = 900.0  # seconds
+CODE_TRIES = 5  # guesses at one code
+CODE_REQUESTS = 3  # codes an hour
+CODE_ROUNDS = 600_000
 VERIFY_SLACK = HOUR  # after delay and timeout, before a verification counts as overdue
 
 
@@ -5400,36 +5055,39 @@ def changed_items(gate: Gate, plan: Plan) -> list:
     return sorted(label for label in {*now, *gate.items} if now.get(label) != gate.items.get(label))
 
 
-def item_line(site: Site, label: str, text: str, is_loose: bool) -> str:
-    """One bound item as a person reads it; '' for what says nothing."""
+def item_lines(site: Site, label: str, text: str, is_loose: bool) -> list:
+    """One bound item as a person reads it; none for what says nothing."""
     kind, _, name = label.partition(" ")
-    if text == "absent" and "/" not in name:
-        return ""
+    if kind in ("job", "via") or text == "absent" and "/" not in name:
+        return []
     if kind == "argv":
         text = " ".join(map(shell_word, json.loads(text)))
     elif kind == "cwd":
         text = text.partition(" directory ")[0]
     elif kind == "env":
-        text = f"{name}={text}"
-        text = f"{name}={MASK}" if secret_values({name: text + "        "}) else text
+        is_secret = secret_values({name: text.ljust(8)})
+        text = f"{name}={MASK if is_secret else text}"
     elif kind == "file":
         text = name + site.say("plan.loose") if is_loose else f"{name}  {text}"
     shown = site.redact.tidy(text).replace("\n", "\n" + " " * 14)  # a value with line feeds cannot look like ours
-    return f"  {pad(site.say('plan.' + kind), 12)}{shown}"
+    return [f"  {pad(site.say('plan.' + kind), 12)}{shown}"]
 
 
 def plan_lines(site: Site, job: Any, plan: Plan) -> list:
     """The plan as a person reads it before approving: what, where, which files, what verifies it."""
-    lines = [site.say("plan.title", name=job.name, job=job.id), f"  {pad(site.say('plan.risk'), 12)}{job.risk}"]
+    lines = [site.say("plan.title", name=job.name, job=job.id)]
     for label, text in plan.items.items():
-        loose = label in plan.loose
-        if label.startswith("verification "):
-            label = label.partition(": ")[2]
-            lines.append(item_line(site, label, text, loose) if label else "\n" + site.say("plan.verified", what=text))
-        elif label not in ("job", "risk", "via"):
-            lines.append(item_line(site, label, text, loose))
-    ttl = job.approval.ttl_seconds if job.approval else 3600
-    return [line for line in lines if line] + ["", site.say("plan.ttl", time=duration_text(ttl))]
+        part, _, own = label.partition(": ") if label.startswith("verification ") else ("", "", label)
+        if own:
+            lines += item_lines(site, own, text, label in plan.loose)
+        else:
+            lines.append("\n" + site.say("plan.verified", what=text))
+    return [*lines, "", site.say("plan.ttl", time=duration_text(approval_life(job)))]
+
+
+def approval_life(job: Any) -> float:
+    """Seconds that an approval of this write holds."""
+    return float(job.approval.ttl_seconds if job.approval else 3600)
 
 
 def who() -> str:
@@ -5446,19 +5104,16 @@ def who() -> str:
 
 def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, tell: bool = False) -> None:
     """An approval of this plan for one run; `tell`: nobody typed it at a terminal, so the person hears of it."""
-    gate = state.gate(job.id)
+    by = who()
     salt = os.urandom(8).hex()
-    ttl = job.approval.ttl_seconds if job.approval else 3600.0
-    items = remembered(plan, salt)
-    gate = without_code(gate)._replace(digest=plan.digest, items=items, salt=salt, approved_at=state.now, approved_for=float(ttl), approved_by=who())
-    if clear:
-        gate = gate._replace(verify="", verify_left=[])
-    state.keep_gate(job.id, gate)
+    gate = without_code(state.gate(job.id))._replace(
+        digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job), approved_by=by
+    )
+    state.keep_gate(job.id, gate._replace(verify="", verify_left=[]) if clear else gate)
     forget_blocked(state, job.id)
     if tell:
-        words = Phrase("approved.told", {"who": gate.approved_by, "digest": plan.digest[:16]})
-        notify(site, state, job.id, Notify("approved", "told", NOTICE, words))
-    state.record("approved", job.id, digest=plan.digest, who=gate.approved_by, despite=clear)
+        notify(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
+    state.record("approved", job.id, digest=plan.digest, who=by, despite=clear)
 
 
 def without_code(gate: Gate) -> Gate:
@@ -5475,19 +5130,20 @@ def hashed_code(code: str, salt: str) -> str:
     return hashlib.pbkdf2_hmac("sha256", code.encode("utf-8", "replace"), bytes.fromhex(salt), CODE_ROUNDS).hex()
 
 
+def count_request(state: State, job: Any, plan: Plan) -> bool:
+    """Count a request for a code; False if there were too many within the hour."""
+    gate = state.gate(job.id)
+    recent = [min(at, state.now) for at in gate.requests if is_number(at) and state.now - HOUR < at]
+    if len(recent) >= CODE_REQUESTS:
+        return False
+    state.keep_gate(job.id, without_code(gate)._replace(requests=[*recent, state.now]))
+    state.record("code requested", job.id, digest=plan.digest, who=who())
+    return True
+
+
 def request_code(site: Site, job: Any, plan: Plan) -> Flow:
-    """Send a one-time code with the plan to the person; True once the Bot API confirmed it."""
-
-    def count(state: State) -> bool:
-        gate = state.gate(job.id)
-        recent = [min(at, state.now) for at in gate.requests if is_number(at) and state.now - HOUR < at]
-        if len(recent) >= CODE_REQUESTS:
-            return False
-        state.keep_gate(job.id, without_code(gate)._replace(requests=[*recent, state.now]))
-        state.record("code requested", job.id, digest=plan.digest, who=who())
-        return True
-
-    if not (yield Change(count, urgent=True)):
+    """Send a one-time code with the plan to the person; it counts once the Bot API has confirmed it."""
+    if not (yield Change(lambda state: count_request(state, job, plan), urgent=True)):
         raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id))
     receiver = find_receiver(site)
     if "api" not in receiver.ways or not receiver.chat:
@@ -5500,8 +5156,8 @@ def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     if sent.result != "sent":
         raise UndeliveredError(site.say("code.not_sent", why=sent.detail), site.advise("approve", job.id, "--request"))
     salt = os.urandom(16).hex()
-    hashed = hashed_code(code, salt)
-    yield Change(lambda state: state.keep_gate(job.id, state.gate(job.id)._replace(code_hash=hashed, code_salt=salt, code_digest=plan.digest, code_at=state.now, code_tries=0)), urgent=True)
+    made: dict = {"code_hash": hashed_code(code, salt), "code_salt": salt, "code_digest": plan.digest, "code_tries": 0}
+    yield Change(lambda state: state.keep_gate(job.id, state.gate(job.id)._replace(code_at=state.now, **made)), urgent=True)
 
 
 def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow:
@@ -5523,48 +5179,56 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
         grant(site, state, job, plan, clear)
         return ""
 
-    refused = yield Change(apply, urgent=True)
-    return refused
+    return (yield Change(apply, urgent=True))
 
 
 # ---- running: the output goes to a file, so that the end of this process cannot break a write
 
 
+def lock_to_run(site: Site, job: Any, patience: float, command: str) -> int:
+    """The job's lock, or BusyError after `patience` seconds, with `command` as the next step."""
+    lock = site.store.lock(slug(job.id), patience)
+    if lock is None:
+        raise BusyError(f"job '{job.id}' is being run by another process", site.advise(command, job.id))
+    return lock
+
+
 def run_write(site: Site, job: Any, verify: bool) -> Flow:
     """One approved run: digest under the lock, approval used up durably, then the command."""
-    lock = site.store.lock(slug(job.id), 1.0)
-    if lock is None:
-        raise BusyError(f"job '{job.id}' is being run by another process", site.advise("status", job.id))
+    lock = lock_to_run(site, job, 1.0, "status")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)  # nothing of the caller's bends what was approved
     try:
-        directory = prepare_job_dir(site, job)
+        log = os.path.join(prepare_job_dir(site, job), "write.log")
         plan = make_plan(site, job)
-        refused = yield Change(lambda state: begin_write(site, state, job, plan), urgent=True)
+        run_id = new_id()
+        refused = yield Change(lambda state: begin_write(site, state, job, plan, run_id), urgent=True)
         if refused:
             yield from tell_blocked(site, job, refused)
-        log = os.path.join(directory, "write.log")
         if os.path.exists(log):
             os.replace(log, log + ".1")
-        began = site.store.view().gate(job.id)
-        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=began.run_id, log=log)
-        yield Change(lambda state: settle_write(site, state, job, outcome), urgent=True)
+        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
+        yield Change(lambda state: settle_write(site, state, job, outcome, log), urgent=True)
     finally:
         os.close(lock)
     show_file(site, log)
     phrase = outcome_phrase(outcome)
-    code = JOB_FAILED if phrase else DONE
-    print(site.say("write.done", job=job.id) if phrase is None else "error: " + phrase_text(site.lang, phrase), file=sys.stderr if phrase else sys.stdout)
-    if verify and phrase is None:
-        code = yield from verify_now(site, job)
-    delivered = yield from deliver(site)
-    warn_undelivered(delivered)
+    if phrase:
+        code = JOB_FAILED
+        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
+    else:
+        print(site.say("write.done", job=job.id))
+        code = (yield from verify_now(site, job)) if verify else DONE
+    warn_undelivered((yield from deliver(site)))
     return code
 
 
-def begin_write(site: Site, state: State, job: Any, plan: Plan) -> Optional[Reason]:
+def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
-    gate = noticed_loss(site, state, job)
+    gate = state.gate(job.id)
+    if gate.run == "begun" and not marked_processes(gate.run_id):  # we hold the job's lock: that run was lost
+        gate = gate._replace(run="unknown", run_ended_at=state.now)
+        state.record("write outcome unknown", job.id, run=gate.run_id)
     state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
     reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
     if site.config_risk:
@@ -5573,82 +5237,64 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan) -> Optional[Reas
         state.record("refused", job.id, reason=reason.key, who=who(), digest=plan.digest)
         return reason
     salt = os.urandom(8).hex()
-    gate = gate._replace(verify_salt=salt, verify_items=remembered(plan, salt, "verification "))
-    gate = without_approval(gate)._replace(run="begun", run_id=new_id(), run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest)
-    state.keep_gate(job.id, gate)
-    state.record("write begun", job.id, digest=plan.digest, who=who(), run=gate.run_id)
+    begun = without_approval(gate)._replace(
+        run="begun", run_id=run_id, run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest,
+        verify_salt=salt, verify_items=remembered(plan, salt, "verification "),
+    )  # fmt: skip
+    state.keep_gate(job.id, begun)
+    state.record("write begun", job.id, digest=plan.digest, who=who(), run=run_id)
     return None
 
 
-def noticed_loss(site: Site, state: State, job: Any) -> Gate:
-    """The gate, where a run without result and without a process is an unknown outcome.  Caller holds the job's lock."""
-    gate = state.gate(job.id)
-    if gate.run == "begun" and not marked_processes(gate.run_id):
-        gate = gate._replace(run="unknown", run_ended_at=state.now)
-        state.keep_gate(job.id, gate)
-        state.record("write outcome unknown", job.id, run=gate.run_id)
-    return gate
-
-
-def settle_write(site: Site, state: State, job: Any, outcome: Outcome) -> None:
+def settle_write(site: Site, state: State, job: Any, outcome: Outcome, log: str) -> None:
     """The result of a write, and what has to verify it."""
-    good = outcome.is_good
-    due = [after for after in verifications(job, site.config.jobs) if after.when == "always" or good]
-    longest = max([after.delay_seconds + run_timeout(site.config.jobs[after.job_id]) for after in due], default=0.0)
-    gate = state.gate(job.id)._replace(run="good" if good else "failed", run_ended_at=state.now, run_code=255 if outcome.code is None else outcome.code)
-    needed = bool(due) or good  # a write that nothing can verify stays unverified
-    now = remembered(make_plan(site, job), gate.verify_salt, "verification ")  # what the write itself changed is its work, not a change of its check
-    gate = gate._replace(verify_items={label: value for label, value in gate.verify_items.items() if now.get(label) == value})
-    gate = gate._replace(verify="pending" if needed else "", verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK)
-    state.keep_gate(job.id, gate)
-    state.remember(job.id, state.memory(job.id)._replace(ran_at=state.now, ran_code=gate.run_code, left_at=0.0))
-    for after in job.after:
-        if after.when == "always" or (after.when == "success") == good:
-            enqueue(state, after.job_id, after.delay_seconds, f"after {job.id}")
     phrase = outcome_phrase(outcome)
+    code = 255 if outcome.code is None else outcome.code
+    gate = state.gate(job.id)
+    endings = ("always", "failure" if phrase else "success")
+    due = [after for after in verifications(job, site.config.jobs) if after.when in endings]
+    longest = max([after.delay_seconds + run_timeout(site.config.jobs[after.job_id]) for after in due], default=0.0)
+    now = remembered(make_plan(site, job), gate.verify_salt, "verification ")  # what the write itself changed is its work, not a change of its check
+    gate = gate._replace(
+        run="failed" if phrase else "good", run_ended_at=state.now, run_code=code,
+        verify="pending" if due or not phrase else "",  # a good write that nothing can verify stays unverified
+        verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK,
+        verify_items={label: value for label, value in gate.verify_items.items() if now.get(label) == value or ": file " not in label},
+    )  # fmt: skip
+    state.keep_gate(job.id, gate)
+    state.remember(job.id, state.memory(job.id)._replace(ran_at=state.now, ran_code=code, left_at=0.0))
+    for after in job.after:
+        if after.when in endings:
+            enqueue(state, after.job_id, after.delay_seconds, f"after {job.id}")
     state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
     if phrase:
-        notify(site, state, job.id, Notify("failed", "told", ALERT, phrase, log_end(site, job)))
+        end = last_lines(log_text(site, log, file_size(log) - 8192))
+        notify(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
     settle_gate(site, state, job)
-
-
-def log_end(site: Site, job: Any) -> str:
-    try:
-        with open(os.path.join(site.store.job_dir(job.id), "write.log"), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            return last_lines(site.redact.read(file.read()))
-    except OSError:
-        return ""
 
 
 def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     """A refused write: the person is told once, the caller gets exit 4 and the next step."""
     words = site.say(reason.key, **reason.facts)
+    finding = Finding("blocked", ALERT, Phrase("blocked.write", {"job": job.id, "why": words}))
+    policy = job.policy._replace(alert_after=1, alert_repeat_seconds=0)
+    now = site.clock.now()
 
     def apply(state: State) -> None:
-        phrase = Phrase("blocked.write", {"job": job.id, "why": words})
-        policy = job.policy._replace(alert_after=1, alert_repeat_seconds=0)
-        decision = judge_incidents(policy, {"blocked": Finding("blocked", ALERT, phrase)}, state.memory(job.id), site.clock.now())
-        perform(site, state, job.id, hold_muted(decision, site.clock.now()))
+        perform(site, state, job.id, hold_muted(judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now), now))
 
     yield Change(apply, urgent=True)
-    delivered = yield from deliver(site)
-    warn_undelivered(delivered)
-    advice = site.advise("explain", job.id) if reason.key.startswith("gate.verif") else site.advise("approve", job.id)
+    warn_undelivered((yield from deliver(site)))
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
-    raise BlockedError(f"BLOCKED: {words}{v1}", advice)
+    raise BlockedError(f"BLOCKED: {words}{v1}", site.advise("explain" if reason.key.startswith("gate.verif") else "approve", job.id))
 
 
-def settling_verification(site: Site, job: Any, check: Any, outcome: Outcome) -> Callable[[State], None]:
-    """The change after a verification by hand: its result; the queued run of it is done as well."""
-
-    def apply(state: State) -> None:
-        settle_run(site, state, check, outcome, by="verify")
-        for entry in state.queue:
-            if entry.get("jobId") == check.id and entry.get("by") == f"after {job.id}" and entry.get("status") == "pending":
-                finish_entry(state, entry["id"], outcome)
-
-    return apply
+def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome) -> None:
+    """The result of a verification by hand; the queued run of it is done as well."""
+    settle_run(site, state, check, outcome, by="verify")
+    for entry in state.queue:
+        if (entry.get("jobId"), entry.get("by"), entry.get("status")) == (check.id, f"after {job.id}", "pending"):
+            finish_entry(state, entry["id"], outcome)
 
 
 def verify_now(site: Site, job: Any) -> Flow:
@@ -5656,15 +5302,12 @@ def verify_now(site: Site, job: Any) -> Flow:
     for after in verifications(job, site.config.jobs):
         yield Pause(after.delay_seconds)
         check = site.config.jobs[after.job_id]
-        lock = site.store.lock(slug(check.id), run_timeout(check))
-        if lock is None:
-            raise BusyError(f"job '{check.id}' is being run by another process", site.advise("run", check.id))
+        lock = lock_to_run(site, check, run_timeout(check), "run")
         try:
-            if check.id not in site.store.view().gate(job.id).verify_left:
-                continue  # a tick was faster
-            outcome = yield run_command(site, check, new_id())
-            show_output(site, outcome)
-            yield Change(settling_verification(site, job, check, outcome), urgent=True)
+            if check.id in site.store.view().gate(job.id).verify_left:  # else a tick was faster
+                outcome = yield run_command(site, check, new_id())
+                show_output(site, outcome)
+                yield Change(lambda state: settle_verification(site, state, job, check, outcome), urgent=True)
         finally:
             os.close(lock)
     passed = site.store.view().gate(job.id).verify == "passed"
@@ -5677,16 +5320,9 @@ def verify_now(site: Site, job: Any) -> Flow:
 # help, the decorator says what it takes.  Commands print; everything else returns values.
 
 
-class Option(NamedTuple):
-    """One argument of a command, as argparse takes it."""
-
-    flags: tuple
-    settings: dict
-
-
 class CommandRow(NamedTuple):
     function: Callable
-    options: tuple
+    options: tuple  # what `option` gives
     example: str
     wants_site: bool  # the config and state are opened first
 
@@ -5694,11 +5330,12 @@ class CommandRow(NamedTuple):
 COMMANDS: dict = {}
 
 
-def option(*flags: str, **settings: Any) -> Option:
-    return Option(flags, settings)
+def option(*flags: str, **settings: Any) -> tuple:
+    """One argument of a command, as argparse takes it."""
+    return flags, settings
 
 
-def command(name: str, *options: Option, example: str = "", wants_site: bool = True) -> Callable:
+def command(name: str, *options: tuple, example: str = "", wants_site: bool = True) -> Callable:
     """Register a function as a command."""
 
     def register(function: Callable) -> Callable:
@@ -5721,13 +5358,28 @@ def line_count(text: str) -> int:
     return int(text)
 
 
+def flag(name: str, words: str) -> tuple:
+    return option(name, action="store_true", help=words)
+
+
 JOB = option("job", metavar="JOB", help="id of a job")
 SOME_JOB = option("job", metavar="JOB", nargs="?", help="id of a job; default: all")
-AS_JSON = option("--json", action="store_true", help="print JSON instead of text")
+AS_JSON = flag("--json", "print JSON instead of text")
 TARGET = option("--target", default="", metavar="ID", help="chat to tell instead of the configured one")
-TRUST = option("--trust-permissions", action="store_true", help="accept a config that others could have written; reads only")
-TIMEOUT = option("--timeout-seconds", type=seconds_argument, default=None, metavar="S", help="limit of the command; default: the job's policy")
-ALLOW_RISK = option("--allow-risk", action="store_true", help="start a job whose risk is not read_only")
+TRUST = flag("--trust-permissions", "accept a config that others could have written; reads only")
+TIMEOUT = option("--timeout-seconds", type=seconds_argument, metavar="S", help="limit of the command; default: the job's policy")
+ALLOW_RISK = flag("--allow-risk", "start a job whose risk is not read_only")
+CONFIG_FILE = option("--config-file", default="", metavar="PATH", help="default: net/config/ops-jobs.json in OpenClaw's state dir")
+STATE_FILE = option("--state-file", default="", metavar="PATH", help="default: net/state/ops-monitor.json in OpenClaw's state dir")
+
+
+def put(lines: Iterable[str], stream: Any = None) -> None:
+    for line in lines:
+        print(line, file=stream)
+
+
+def indented(text: str, margin: str) -> str:
+    return margin + text.replace("\n", "\n" + margin)
 
 
 # ---- opening the installation
@@ -5747,13 +5399,9 @@ def find_files(args: Any) -> Files:
     home = home_directory(env)
     dirs = openclaw_places(env, home, os.path.exists)
     ours = dirs.ours_dir or home
-    config = args.config_file or os.path.join(ours, "net", "config", "ops-jobs.json")
-    state = args.state_file or os.path.join(ours, "net", "state", "ops-monitor.json")
-    return Files(absolute(config, home), absolute(state, home), home, dirs)
-
-
-def absolute(path: str, home: str) -> str:
-    return os.path.abspath(home + path[1:] if path.startswith("~/") else path)
+    config = expand_home(args.config_file or f"{ours}/net/config/ops-jobs.json", home)
+    state = expand_home(args.state_file or f"{ours}/net/state/ops-monitor.json", home)
+    return Files(os.path.abspath(config), os.path.abspath(state), home, dirs)
 
 
 def refuse_foreign_root(state_file: str) -> None:
@@ -5761,53 +5409,51 @@ def refuse_foreign_root(state_file: str) -> None:
     if os.geteuid() != 0:
         return
     place = os.path.dirname(state_file)
-    while not os.path.exists(place) and os.path.dirname(place) != place:
+    while not os.path.exists(place):
         place = os.path.dirname(place)
     owner = os.stat(place).st_uid
     if owner != 0:
-        words = " ".join(map(shell_word, [sys.executable or "python3", *sys.argv]))
-        raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", f"sudo -u {user_name(owner)} {words}")
+        name, words = user_name(owner), " ".join(map(shell_word, [sys.executable or "python3", *sys.argv]))
+        raise UsageError(f"{place} belongs to {name}, you are root", f"sudo -u {name} {words}")
 
 
-def load_config(path: str, home: str, trust_permissions: bool = False) -> tuple:
-    """(Config, warnings).  Raises UsageError with one clear line if nothing in it can be used."""
+def load_config(files: Files, args: Any) -> tuple:
+    """(Config, a warning or '').  Raises UsageError with one clear line if nothing in it can be used."""
+    path = files.config_file
     try:
-        raw = read_file(path, 64 << 20)
+        raw = read_file(path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "copy ops-jobs.example.json there, or name another with --config-file") from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
-    trust = check_trust(path, home)
-    if trust.refusal and not trust_permissions:
+    trust = check_trust(path, files.home)
+    if trust.refusal and not getattr(args, "trust_permissions", False):
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
-        config = read_config(raw.decode("utf-8-sig"))
+        return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
-        raise UsageError(f"{path}:{line}:{column}: not UTF-8 text", "save the file as UTF-8") from None
+        raise UsageError(f"{path}:{line}:{column}: error: not UTF-8 text", "save the file as UTF-8") from None
     except Malformed as error:
-        raise UsageError(f"{path}:{error.line}:{error.column}: {error.problem}", "mend the file, then: ops-monitor.py validate-config") from None
-    warnings = [trust.refusal or trust.warning] if trust.refusal or trust.warning else []
-    return config, warnings
+        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: ops-monitor.py validate-config") from None
+
+
+def make_site(files: Files, config: Config) -> Site:
+    store = Store(files.state_file, Clock(config.monitor.timezone))
+    return Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
 
 
 def open_site(files: Files, config: Config, args: Any) -> Site:
     """The installation that the command works on."""
     refuse_foreign_root(files.state_file)
-    clock = Clock(config.monitor.timezone or "")
-    store = Store(files.state_file, clock)
-    site = Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
-    site.target = getattr(args, "target", "") or ""
-    site.call = call_by_hand(args)
-    store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
+    site = make_site(files, config)
+    site.target = getattr(args, "target", "")
+    named = (("config", args.config_file), ("state", args.state_file))
+    after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
+    site.call = f"python3 {shell_word(os.path.abspath(__file__))}", after
+    site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
-
-
-def call_by_hand(args: Any) -> tuple:
-    """How a person calls this program, with the files that this call named: before and after the command."""
-    named = (("--config-file", args.config_file), ("--state-file", args.state_file))
-    return f"python3 {shell_word(os.path.abspath(__file__))}", "".join(f" {flag} {shell_word(path)}" for flag, path in named if path)
 
 
 def tell_lost_state(site: Site, state: State, aside: str) -> None:
@@ -5816,15 +5462,52 @@ def tell_lost_state(site: Site, state: State, aside: str) -> None:
     state.record("state lost", aside=aside)
 
 
-def find_job(site: Site, job_id: str, kind: str = "") -> Any:
+def find_job(site: Site, job_id: str) -> Any:
     """The job with this id.  Raises UsageError that names the nearest one."""
-    job = site.config.jobs.get(job_id)
-    if job is not None:
-        return job
+    if job_id in site.config.jobs:
+        return site.config.jobs[job_id]
     if job_id in site.config.broken:
         raise UsageError(f"job '{job_id}' has an error: {site.config.broken[job_id]}", site.advise("validate-config"))
-    near = nearest(job_id, site.config.jobs)
-    raise UsageError(f"no job '{job_id}'" + (f"; did you mean '{near}'?" if near else ""), site.advise("status"))
+    raise UsageError(f"no job '{job_id}'" + did_you_mean(job_id, site.config.jobs), site.advise("status"))
+
+
+def find_long_job(site: Site, args: Any, limit: str) -> Any:
+    """The long job that was named; --timeout-seconds takes the place of its policy's `limit`."""
+    job = find_job(site, args.job)
+    if job.kind != LONG_READ:
+        raise UsageError(f"job '{job.id}' is a {job.kind}, not a {LONG_READ}", site.advise("run", job.id))
+    return limited(job, args, limit)
+
+
+def limited(job: Any, args: Any, limit: str) -> Any:
+    return job if args.timeout_seconds is None else job._replace(policy=job.policy._replace(**{limit: args.timeout_seconds}))
+
+
+def find_write(site: Site, job_id: str) -> Any:
+    job = find_job(site, job_id)
+    if job.kind != WRITE:
+        raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", site.advise("status"))
+    return job
+
+
+def job_lock(site: Site, job: Any, seconds: float, doing: str, advice: str = "status") -> Any:
+    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it."""
+    fd = site.store.lock(slug(job.id), seconds)
+    if fd is None:
+        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
+    return open(fd, "rb")
+
+
+def blocked(site: Site, job: Any, key: str, *advice: str, **facts: Any) -> BlockedError:
+    """A refusal in the person's language; `advice` is the command that leads on, and its options."""
+    words = site.say(key, job=job.id, **facts)
+    return BlockedError("BLOCKED: " + words, site.advise(advice[0], job.id, *advice[1:]) if advice else "")
+
+
+def answer(site: Site, key: str, code: int = DONE, **facts: Any) -> int:
+    """Print what came of a command; its exit code."""
+    print(site.say(key, **facts))
+    return code
 
 
 # ---- validate-config, schema
@@ -5832,50 +5515,39 @@ def find_job(site: Site, job_id: str, kind: str = "") -> Any:
 
 @command(
     "validate-config",
-    option("--strict", action="store_true", help="warnings count as errors"),
+    flag("--strict", "warnings count as errors"),
     TRUST,
     example="validate-config --config-file ./ops-jobs.json",
     wants_site=False,
 )
 def validate_config(files: Files, args: Any) -> int:
     """Check the config: every problem at once, with its place."""
-    config, warnings = load_config(files.config_file, files.home, args.trust_permissions)
-    missing = missing_things(files, config)
-    whole = config._replace(problems=config.problems + tuple(missing))
-    for line in problem_lines(whole, files.config_file, args.strict):
-        print(line, file=sys.stderr)
-    clock = Clock(config.monitor.timezone or "")
-    for warning in [*warnings, clock.problem]:
-        if warning:
-            print(f"{files.config_file}: warning: {warning}", file=sys.stderr)
-    if config.errors or args.strict and (whole.problems or warnings or clock.problem):
+    config, warning = load_config(files, args)
+    site = make_site(files, config)
+    whole = config._replace(problems=(*config.problems, *missing_things(site)))
+    warnings = [text for text in (warning, site.clock.problem) if text]
+    put(problem_lines(whole, files.config_file, args.strict), sys.stderr)
+    put((f"{files.config_file}: warning: {text}" for text in warnings), sys.stderr)
+    if config.errors or args.strict and (whole.problems or warnings):
         return USAGE
     print(f"OK: version=1 jobs={len(config.jobs)}")
     return DONE
 
 
-def missing_things(files: Files, config: Config) -> Iterator[Problem]:
+def missing_things(site: Site) -> Iterator[Problem]:
     """Warnings for commands and directories that do not exist."""
-    store = Store(files.state_file, Clock())
-    site = Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
-    seen: dict = {}
-    for job in config.jobs.values():
-        path = ("jobs", job.index)
-        cwd = site.directory(job)
-        if cwd not in seen:
-            seen[cwd] = os.path.isdir(cwd)
-        if not seen[cwd]:
-            yield Problem((*path, "cwd"), f"no directory {cwd}", is_error=False)
+    known: dict = {}  # a thousand jobs share few programs
+    for job in site.config.jobs.values():
+        cwd, search = site.directory(job), site.environment(job)["PATH"]
+        if not os.path.isdir(cwd):
+            yield Problem(("jobs", job.index, "cwd"), f"no directory {cwd}", is_error=False)
             continue
-        search = job.env.get("PATH") or ""
         for name, argv in zip(job.commands._fields, job.commands):
-            if not argv:
-                continue
-            known = (argv[0], cwd if "/" in argv[0] and argv[0][0] != "/" else "", search)
-            if known not in seen:
-                seen[known] = is_runnable(argv[0], site.environment(job)["PATH"], cwd)
-            if not seen[known]:
-                yield Problem((*path, "commands", name), f"no program '{argv[0]}'", is_error=False)
+            key = argv and (argv[0], cwd, search)
+            if key and key not in known:
+                known[key] = is_runnable(argv[0], search, cwd)
+            if key and not known[key]:
+                yield Problem(("jobs", job.index, "commands", name), f"no program '{argv[0]}'", is_error=False)
 
 
 def is_runnable(program: str, path: str, cwd: str) -> bool:
@@ -5892,251 +5564,31 @@ def schema(files: Files, args: Any) -> int:
     return DONE
 
 
-# ---- tick
+# ---- looking at jobs without changing anything
 
 
-@command(
-    "tick",
-    option("--print-only", action="store_true", help="print the report instead of sending it"),
-    option("--dry-run", action="store_true", help="look, print what would be done and why; write and send nothing"),
-    TARGET,
-    TRUST,
-    example="tick --dry-run",
-    wants_site=False,
-)
-def tick(files: Files, args: Any) -> int:
-    """Look at every job once, decide, act, tell.  The scheduler calls this."""
-    try:
-        config, warnings = load_config(files.config_file, files.home, args.trust_permissions)
-    except UsageError as error:
-        return tick_without_config(files, args, error)
-    site = open_site(files, config, args)
-    if args.dry_run:
-        return dry_tick(site)
-    if args.print_only:
-        site.printed = []
-    loud = sys.stderr.isatty()
-    driver = Driver(site)
-    plan_tick(site, driver)
-    lines = driver.finish(keep_house(site, loud, warnings))
-    for line in lines:
-        print(line, file=sys.stderr)
-    while driver.alive:
-        driver.run(ROUND)
-        if driver.alive and site.printed is None:
-            driver.finish(deliver(site))
-    return finish_tick(site, driver, loud)
+class Row(NamedTuple):
+    """What is known of one job, and what a tick at this moment would decide."""
+
+    job: Any
+    memory: Memory
+    look: Any  # Observation of a long job; else None
+    decision: Any  # Decision on it; else None
+    gate: Gate
 
 
-def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
-    """Deliver, say what could not be delivered, and give the exit code."""
-    code = USAGE if site.config.errors else DONE
-    if site.printed is not None:
-        print_sections(site)
-        return code
-    delivered = driver.finish(deliver(site))
-    if delivered.left or site.store.view().own_memory().incidents.get("delivery"):
-        lines = driver.finish(say_undelivered(site, delivered, loud))
-        for line in lines:
-            print(line, file=sys.stderr)
-    return code or (UNDELIVERED if delivered.left else DONE)
-
-
-def print_sections(site: Site) -> None:
-    now = site.clock.now().at
-    header = header_text(site.clock.time_text(now), site.config.monitor.host)
-    for message in compose(site.lang, site.printed or [], now, header, site.clock.text):
-        print(message.text + "\n")
-
-
-def plan_tick(site: Site, driver: Driver) -> None:
-    """The flows of a tick: a look at each long job, each due check, each queued read."""
-    state = site.store.view()
-    now = site.clock.now()
-    jobs = site.config.jobs
-    taken = set()
-    for entry in state.queue:
-        job_id = str(entry.get("jobId"))
-        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken:
-            continue
-        job = jobs.get(job_id)
-        if job is None or job.kind != CHECK or job.risk != READ_ONLY:
-            driver.add(refuse(site, entry))
-        elif job.id not in taken:
-            taken.add(job.id)
-            driver.add(run_check(site, job, ensure_id(entry)))
-    for job in jobs.values():
-        if job.kind == LONG_READ and job.enabled:
-            driver.add(watch_job(site, job))
-        elif job.kind == CHECK and job.id not in taken:
-            memory = state.memory(job.id) if job.id in state.jobs or job.policy.every_seconds else Memory()
-            if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
-                driver.add(run_check(site, job))
-        elif job.kind == WRITE and job.id in state.raw["gates"]:
-            driver.add(watch_write(site, job))
-
-
-def ensure_id(entry: dict) -> str:
-    return entry["id"] if isinstance(entry.get("id"), str) and entry["id"] else ""
-
-
-def refuse(site: Site, entry: dict) -> Flow:
-    yield Change(lambda state: refuse_entry(site, state, entry))
-
-
-def keep_house(site: Site, loud: bool, warnings: list) -> Flow:
-    """The monitor's own part of a tick: its troubles, its memory of jobs, its queue.  Lines to print."""
-    lines = yield Change(lambda state: tidy_house(site, state, loud))
-    if loud:
-        lines = [f"warning: {warning}" for warning in [*warnings, site.clock.problem] if warning] + lines
-    return lines
-
-
-def tidy_house(site: Site, state: State, loud: bool) -> list:
-    now = site.clock.now()
-    own = state.own_memory()
-    lines = problem_lines(site.config, site.config_file) if site.config.errors else []
-    first = [line for line in lines if ": error: " in line]
-    words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
-    finding = Finding("config", ALERT, words) if first else None
-    decision = judge_own({"config": finding, "config_file": None}, own, now)
-    state.remember_own(decision.memory)
-    for effect in decision.effects:
-        notify(site, state, "", effect)
-    others = serve_config(site, state)
-    if not others:
-        forget_jobs(site, state)
-        tell_orphans(site, state)
-    keep_queue(state)
-    trim_outbox(state)
-    return [*others, *lines] if loud or decision.effects else []
-
-
-def serve_config(site: Site, state: State) -> list:
-    """Remember which config this state serves; a warning if it is another one."""
-    serves = state.raw.get("configFile")
-    if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves):
-        return [f"warning: {site.store.path} serves {serves}, not {site.config_file}; use another --state-file"]
-    state.raw["configFile"] = site.config_file
-    return []
-
-
-def is_orphan(site: Site, job_id: str) -> bool:
-    """Whether a managed job runs although the config no longer has it."""
-    if job_id in site.config.jobs or job_id in site.config.broken or not os.path.isdir(site.store.job_dir(job_id)):
-        return False
-    return managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
-
-
-def forget_jobs(site: Site, state: State) -> None:
-    """Memory of jobs that left the config goes after 30 days."""
-    for job_id in list(state.jobs):
-        is_here = job_id in site.config.jobs or job_id in site.config.broken
-        if is_here and not (isinstance(state.jobs[job_id], dict) and "leftAt" in state.jobs[job_id]):
-            continue
-        memory = state.memory(job_id)
-        if is_here:
-            state.remember(job_id, memory._replace(left_at=0.0))
-        elif not memory.left_at:
-            state.remember(job_id, memory._replace(left_at=state.now))
-        elif state.now - memory.left_at > FORGET_AFTER and not is_orphan(site, job_id):
-            del state.jobs[job_id]
-            state.raw["gates"].pop(job_id, None)
-
-
-def tell_orphans(site: Site, state: State) -> None:
-    """Say once that a job which left the config still runs."""
-    policy = make_policy({"alertRepeatSeconds": 0})
-    for job_id in [job_id for job_id in state.jobs if job_id not in site.config.jobs]:
-        memory = state.memory(job_id)
-        words = Phrase("orphan", {"command": f"ops-monitor.py stop {shell_word(job_id)}"})
-        finding = Finding("orphan", WARN, words) if is_orphan(site, job_id) else None
-        if finding or "orphan" in memory.incidents:
-            perform(site, state, job_id, judge_incidents(policy, {"orphan": finding}, memory, site.clock.now()))
-
-
-def keep_queue(state: State) -> None:
-    """Finished entries go after a day; entries without an id get one."""
-    state.raw["queue"] = [
-        entry
-        for entry in state.queue
-        if entry.get("status") in ("pending", "running") or state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) < DONE_KEPT
-    ]
-    for entry in state.queue:
-        if not ensure_id(entry):
-            entry["id"] = new_id()
-
-
-def say_undelivered(site: Site, delivered: Delivered, loud: bool) -> Flow:
-    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
-    lines = yield Change(lambda state: judge_delivery(site, state, delivered, loud), urgent=True)
-    return lines
-
-
-def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
-    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
-    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
-    state.remember_own(decision.memory)
-    if finding is None or not (loud or decision.effects):
-        return []
-    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
-
-
-def tick_without_config(files: Files, args: Any, error: UsageError) -> int:
-    """Nothing in the config can be used: tell it by the receiver that worked last, once two ticks agree."""
-    refuse_foreign_root(files.state_file)
-    loud = sys.stderr.isatty() or args.dry_run or args.print_only
-    store = Store(files.state_file, Clock())
-    last = store.view().raw["receiver"]
-    delivery = {key: last[key] for key in ("channel", "target", "threadId", "account") if isinstance(last.get(key), str) and last[key]}
-    if last.get("via") in ("auto", "openclaw", "api") or last.get("via") == "command" and is_argv(last.get("command")):
-        delivery.update({key: last[key] for key in ("via", "command") if key in last})
-    monitor = {"language": "zh" if last.get("language") == "zh" else "en", "host": str(last.get("host") or "")}
-    config = Config({}, {}, filled(Monitor, "monitor", monitor), filled(Delivery, "delivery", delivery), ())
-    site = open_site(files, config, args)
-    told = True
-    if not (args.dry_run or args.print_only):
-        driver = Driver(site)
-        told = driver.finish(tell_config(site, str(error)))
-        driver.finish(deliver(site))
-    if loud or told:
-        print(f"error: {error}" + (f"\nhelp: {error.advice}" if error.advice else ""), file=sys.stderr)
-    return USAGE
-
-
-def tell_config(site: Site, problem: str) -> Flow:
-    def apply(state: State) -> bool:
-        finding = Finding("config_file", ALERT, Phrase("config.unusable", {"problem": problem}))
-        decision = judge_own({"config_file": finding}, state.own_memory(), site.clock.now(), alertAfter=2)
-        state.remember_own(decision.memory)
-        for effect in decision.effects:
-            notify(site, state, "", effect)
-        return bool(decision.effects)
-
-    told_now = yield Change(apply, urgent=True)
-    return told_now
-
-
-def dry_tick(site: Site) -> int:
-    """Run the status commands, print every decision and its reason, change nothing."""
+def look_around(site: Site, jobs: list) -> list:
+    """A Row for each job: long ones are looked at, nothing is written."""
     driver = Driver(site)
     state = site.store.view()
-    looks = {job.id: driver.add(look_at(site, job)) for job in site.config.jobs.values() if job.kind == LONG_READ and job.enabled}
+    flows = [driver.add(look_at(site, job)) if job.kind == LONG_READ else None for job in jobs]
     driver.run()
-    now = site.clock.now()
-    for job in site.config.jobs.values():
-        if job.id in looks:
-            decision = decide_now(site, state, job, driver.results[looks[job.id]])
-            print(f"{job.id}: {site.say('word.' + driver.results[looks[job.id]].state)}")
-            for line in decision_lines(site, job, decision):
-                print("  " + line)
-        elif job.kind == CHECK:
-            reason = due_reason(job, state.memory(job.id), now)
-            print(f"{job.id}: {reason_text(site, reason)}")
-    for entry in state.queue:
-        if entry.get("status") == "pending":
-            print(site.say("dry.queued", job=str(entry.get("jobId")), time=site.clock.text(entry["notBefore"])))
-    return USAGE if site.config.errors else DONE
+    rows = []
+    for job, flow in zip(jobs, flows):
+        look = driver.results.get(flow)
+        decision = decide_now(site, state, job, look) if look else None
+        rows.append(Row(job, state.memory(job.id), look, decision, state.gate(job.id)))
+    return rows
 
 
 def decision_lines(site: Site, job: Any, decision: Decision) -> list:
@@ -6157,47 +5609,244 @@ def reason_text(site: Site, reason: Reason) -> str:
     return text + (" " + site.say("again", time=site.clock.text(reason.again_at)) if reason.again_at else "")
 
 
+# ---- tick
+
+
+@command(
+    "tick",
+    flag("--print-only", "print the report instead of sending it"),
+    flag("--dry-run", "look, print what would be done and why; write and send nothing"),
+    TARGET,
+    TRUST,
+    example="tick --dry-run",
+    wants_site=False,
+)
+def tick(files: Files, args: Any) -> int:
+    """Look at every job once, decide, act, tell.  The scheduler calls this."""
+    loud = sys.stderr.isatty()
+    try:
+        config, warning = load_config(files, args)
+    except UsageError as error:
+        if tell_unusable_config(files, args, str(error)) or loud:
+            raise
+        return USAGE
+    site = open_site(files, config, args)
+    if args.dry_run:
+        return dry_tick(site)
+    if args.print_only:
+        site.printed = []
+    driver = Driver(site)
+    plan_tick(site, driver)
+    put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
+    while driver.alive:
+        driver.run(ROUND)
+        if driver.alive and site.printed is None:
+            driver.finish(deliver(site))
+    return finish_tick(site, driver, loud)
+
+
+def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
+    """Deliver, say what could not be delivered, and give the exit code."""
+    code = USAGE if site.config.errors else DONE
+    if site.printed is not None:
+        now = site.clock.now().at
+        header = header_text(site.clock.time_text(now), site.config.monitor.host)
+        put(message.text + "\n" for message in compose(site.lang, site.printed, now, header, site.clock.text))
+        return code
+    delivered = driver.finish(deliver(site))
+    if delivered.left or site.store.view().own_memory().incidents.get("delivery"):
+        put(site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0], sys.stderr)
+    return code or (UNDELIVERED if delivered.left else DONE)
+
+
+def changing(apply: Callable[[State], Any]) -> Flow:
+    """A flow that is one change of the state, in a transaction with others."""
+    result = yield Change(apply)
+    return result
+
+
+def refuse(site: Site, entry: dict) -> Flow:
+    yield Change(lambda state: refuse_entry(site, state, entry))
+
+
+def plan_tick(site: Site, driver: Driver) -> None:
+    """The flows of a tick: a look at each long job, each due check, each queued read."""
+    state = site.store.view()
+    now = site.clock.now()
+    taken = set()
+    for entry in state.queue:
+        job_id = str(entry.get("jobId"))
+        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken:
+            continue
+        job = site.config.jobs.get(job_id)
+        if job is None or job.kind != CHECK or job.risk != READ_ONLY:
+            driver.add(refuse(site, entry))
+        elif job_id not in taken:
+            taken.add(job_id)
+            driver.add(run_check(site, job, entry_id(entry)))
+    for job in site.config.jobs.values():
+        if job.kind == LONG_READ and job.enabled:
+            driver.add(watch_job(site, job))
+        elif job.kind == CHECK and job.id not in taken:
+            memory = state.memory(job.id)
+            if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
+                driver.add(run_check(site, job))
+        elif job.kind == WRITE and job.id in state.raw["gates"]:
+            driver.add(watch_write(site, job))
+
+
+def entry_id(entry: dict) -> str:
+    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
+    return entry["id"] if isinstance(entry.get("id"), str) else ""
+
+
+def judge_self(site: Site, state: State, findings: dict, **policy: Any) -> bool:
+    """Judge troubles of the monitor itself; whether something was told."""
+    decision = judge_own(findings, state.own_memory(), site.clock.now(), **policy)
+    state.remember_own(decision.memory)
+    for effect in decision.effects:
+        notify(site, state, "", effect)
+    return bool(decision.effects)
+
+
+def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
+    """The monitor's own part of a tick: its troubles, its memory of jobs, its queue.  Lines to print."""
+    lines = problem_lines(site.config, site.config_file) if site.config.errors else []
+    first = [line for line in lines if ": error: " in line]
+    words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
+    told = judge_self(site, state, {"config": Finding("config", ALERT, words) if first else None, "config_file": None})
+    other = serve_config(site, state)
+    if not other:
+        keep_jobs(site, state)
+    keep_queue(state)
+    trim_outbox(state)
+    warnings = [warning, site.clock.problem, other] if loud else [other]
+    return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
+
+
+def serve_config(site: Site, state: State) -> str:
+    """Remember which config this state serves; a warning if it is another one, else ''."""
+    serves = state.raw.get("configFile")
+    if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves):
+        return f"{site.store.path} serves {serves}, not {site.config_file}; use another --state-file"
+    state.raw["configFile"] = site.config_file
+    return ""
+
+
+def is_configured(site: Site, job_id: str) -> bool:
+    return job_id in site.config.jobs or job_id in site.config.broken
+
+
+def is_orphan(site: Site, job_id: str) -> bool:
+    """Whether a managed job runs although the config no longer has it."""
+    directory = site.store.job_dir(job_id)
+    if is_configured(site, job_id) or not os.path.isdir(directory):
+        return False
+    return managed_look(directory, site.clock.now(), site.redact, "").state == RUNNING
+
+
+def keep_jobs(site: Site, state: State) -> None:
+    """Memory of jobs that left the config goes after 30 days; of one that still runs the person hears once."""
+    policy = make_policy({"alertRepeatSeconds": 0})
+    for job_id, raw in list(state.jobs.items()):
+        is_here = is_configured(site, job_id)
+        if is_here and not (isinstance(raw, dict) and "leftAt" in raw):
+            continue
+        memory, runs = state.memory(job_id), is_orphan(site, job_id)
+        if not (is_here or runs) and memory.left_at and state.now - memory.left_at > FORGET_AFTER:
+            del state.jobs[job_id]
+            state.raw["gates"].pop(job_id, None)
+            continue
+        memory = memory._replace(left_at=0.0 if is_here else memory.left_at or state.now)
+        state.remember(job_id, memory)
+        if job_id not in site.config.jobs and (runs or "orphan" in memory.incidents):
+            words = Phrase("orphan", {"command": f"ops-monitor.py stop {shell_word(job_id)}"})
+            findings = {"orphan": Finding("orphan", WARN, words) if runs else None}
+            perform(site, state, job_id, judge_incidents(policy, findings, memory, site.clock.now()))
+
+
+def is_waiting(entry: dict) -> bool:
+    return entry.get("status") in ("pending", "running")
+
+
+def keep_queue(state: State) -> None:
+    """Finished entries go after a day; entries without an id get one."""
+    kept = [entry for entry in state.queue if is_waiting(entry) or state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) < DONE_KEPT]
+    for entry in kept:
+        entry["id"] = entry_id(entry) or new_id()
+    state.raw["queue"] = kept
+
+
+def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
+    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
+    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
+    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
+    state.remember_own(decision.memory)
+    if finding is None or not (loud or decision.effects):
+        return []
+    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
+
+
+def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
+    """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
+    refuse_foreign_root(files.state_file)
+    last = Store(files.state_file, Clock()).view().raw["receiver"]
+    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
+    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
+        del known["delivery"]["via"]
+    config = Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+    site = open_site(files, config, args)
+    if args.dry_run or args.print_only:
+        return True
+    finding = Finding("config_file", ALERT, Phrase("config.unusable", {"problem": problem}))
+    told = site.store.change(lambda state: judge_self(site, state, {"config_file": finding}, alertAfter=2))[0]
+    Driver(site).finish(deliver(site))
+    return told
+
+
+def dry_tick(site: Site) -> int:
+    """Run the status commands, print every decision and its reason, change nothing."""
+    for row in look_around(site, [job for job in site.config.jobs.values() if job.enabled or job.kind != LONG_READ]):
+        job = row.job
+        if row.look:
+            print(f"{job.id}: {site.say('word.' + row.look.state)}")
+            put("  " + line for line in decision_lines(site, job, row.decision))
+        elif job.kind == CHECK:
+            print(f"{job.id}: {reason_text(site, due_reason(job, row.memory, site.clock.now()))}")
+    for entry in site.store.view().queue:
+        if entry.get("status") == "pending":
+            print(site.say("dry.queued", job=str(entry.get("jobId")), time=site.clock.text(entry["notBefore"])))
+    return USAGE if site.config.errors else DONE
+
+
 # ---- start, stop, run, enqueue
-
-
-def long_job(site: Site, job_id: str) -> Any:
-    job = find_job(site, job_id)
-    if job.kind != LONG_READ:
-        raise UsageError(f"job '{job_id}' is a {job.kind}, not a {LONG_READ}", site.advise("run", job_id))
-    return job
 
 
 @command(
     "start",
     JOB,
     ALLOW_RISK,
-    option("--fresh", action="store_true", help="managed: begin anew; the old checkpoint is kept aside"),
-    option("--resume", action="store_true", help="managed: continue although the command has changed"),
-    option("--despite-unknown", action="store_true", help="start although the status cannot be told"),
+    flag("--fresh", "managed: begin anew; the old checkpoint is kept aside"),
+    flag("--resume", "managed: continue although the command has changed"),
+    flag("--despite-unknown", "start although the status cannot be told"),
     TIMEOUT,
     TRUST,
     example="start nightly-index",
 )
 def start(site: Site, args: Any) -> int:
     """Start a long job, and end a person's stop."""
-    job = long_job(site, args.job)
+    job = find_long_job(site, args, "start_timeout_seconds")
     if job.risk != READ_ONLY and not args.allow_risk:
         raise BlockedError(f"BLOCKED: job '{job.id}' has risk {job.risk}", site.advise("start", job.id, "--allow-risk"))
-    if args.timeout_seconds is not None:
-        job = job._replace(policy=job.policy._replace(start_timeout_seconds=args.timeout_seconds))
     return Driver(site).finish(start_by_hand(site, job, args))
 
 
 def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
-    lock = site.store.lock(slug(job.id), 10.0)
-    if lock is None:
-        raise BusyError(f"job '{job.id}' is being started, stopped or run by another process", site.advise("status", job.id))
-    try:
+    with job_lock(site, job, 10.0, "started, stopped or run by another process"):
         look = yield from look_at(site, job)
         if look.state == RUNNING:
             yield Change(lambda state: state.remember(job.id, wanted_again(state.memory(job.id))), urgent=True)
-            print(site.say("start.already", job=job.id))
-            return DONE
+            return answer(site, "start.already", job=job.id)
         refuse_start(site, job, look, args)
         marker = new_id()
         log = os.path.join(prepare_job_dir(site, job), "start.log")
@@ -6205,28 +5854,26 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
         yield Change(lambda state: begin_start(site, state, job, marker), urgent=True)
         outcome = yield from start_or_say(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
         yield Change(lambda state: end_start(state, job, outcome), urgent=True)
-    finally:
-        os.close(lock)
     phrase = outcome_phrase(outcome)
     show_output(site, outcome)
     if not job.managed:
         show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
-    if phrase is None:
-        print(site.say("start.done", job=job.id))
-        print(site.say("help.next", command=site.advise("status", job.id)))
-        return DONE
-    raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
+    if phrase:
+        raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
+    answer(site, "start.done", job=job.id)
+    return answer(site, "help.next", command=site.advise("status", job.id))
 
 
 def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     """What stands in the way of a start by hand."""
     if look.state == UNKNOWN and not args.despite_unknown:
         words = phrase_text(site.lang, look.problem or Phrase("status.json"))
-        raise BlockedError("BLOCKED: " + site.say("start.unknown", job=job.id, why=words), site.advise("start", job.id, "--despite-unknown"))
+        raise blocked(site, job, "start.unknown", "start", "--despite-unknown", why=words)
     if job.managed and is_lock_held(site.store.job_dir(job.id)):
         raise BusyError(site.say("start.left", job=job.id), site.advise("stop", job.id))
     if look.state == STOPPED and not look.resumable and not (args.resume or args.fresh):
-        raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), site.advise("start", job.id, "--resume") + ", or --fresh to begin anew")
+        advice = site.advise("start", job.id, "--resume") + ", or --fresh to begin anew"
+        raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), advice)
 
 
 def wanted_again(memory: Memory) -> Memory:
@@ -6240,40 +5887,29 @@ def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
     if is_acting(memory, now):
         left = duration_text(memory.action_at + memory.action_for - now.at)
         raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", site.advise("status", job.id))
-    memory = wanted_again(memory)._replace(stalled_for=0.0)
-    state.remember(
-        job.id,
-        memory._replace(action="start", action_at=now.at, action_for=job.policy.start_timeout_seconds + 10.0, action_id=marker),
-    )
+    limit = job.policy.start_timeout_seconds + 10.0
+    state.remember(job.id, wanted_again(memory)._replace(stalled_for=0.0, action="start", action_at=now.at, action_for=limit, action_id=marker))
     state.record("start", job.id, by="hand")
 
 
 def end_start(state: State, job: Any, outcome: Outcome) -> None:
-    phrase = outcome_phrase(outcome)
     memory = end_action(state.memory(job.id))
-    if phrase is None and not job.managed:  # a managed run has an identity: its completion cannot be taken for the last one's
+    if outcome.is_good and not job.managed:  # a managed run has an identity: its completion cannot be taken for the last one's
         memory = memory._replace(completed_fired=False, completed_told=False)
     state.remember(job.id, memory)
-    state.record("started" if phrase is None else "start failed", job.id, code=outcome.code)
+    state.record("started" if outcome.is_good else "start failed", job.id, code=outcome.code)
 
 
 @command("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
 def stop(site: Site, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
+    driver = Driver(site)
     if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
-        return Driver(site).finish(stop_orphan(site, args.job, args.timeout_seconds or 60.0))
-    job = long_job(site, args.job)
-    if args.timeout_seconds is not None:
-        job = job._replace(policy=job.policy._replace(stop_timeout_seconds=args.timeout_seconds))
-    return Driver(site).finish(stop_by_hand(site, job))
-
-
-def stop_orphan(site: Site, job_id: str, patience: float) -> Flow:
-    """Stop a managed job that is no longer in the config."""
-    ended = yield from end_managed(site, job_id, patience)
-    yield Change(lambda state: state.record("stop", job_id, by="hand", orphan=True), urgent=True)
-    print(site.say("stop.done" if ended else "stop.not_running", job=job_id))
-    return DONE if ended else JOB_FAILED
+        ended = driver.finish(end_managed(site, args.job, args.timeout_seconds or 60.0))
+        site.store.change(lambda state: state.record("stop", args.job, by="hand", orphan=True))
+    else:
+        ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
+    return answer(site, "stop.done", job=args.job) if ended else answer(site, "stop.not_running", JOB_FAILED, job=args.job)
 
 
 def hold_job(state: State, job: Any) -> None:
@@ -6282,26 +5918,19 @@ def hold_job(state: State, job: Any) -> None:
 
 
 def stop_by_hand(site: Site, job: Any) -> Flow:
+    """Hold the job and end it; False if nothing of it was alive."""
     yield Change(lambda state: hold_job(state, job), urgent=True)
-    lock = site.store.lock(slug(job.id), 10.0)
-    if lock is None:
-        raise BusyError(f"job '{job.id}' is being started, stopped or run by another process; it will not be resumed", site.advise("stop", job.id))
-    try:
-        if job.managed:
-            ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
-        elif job.commands.stop:
-            outcome = yield job_command(site, job, job.commands.stop, job.policy.stop_timeout_seconds, marker=new_id())
-            show_output(site, outcome)
-            phrase = outcome_phrase(outcome)
-            if phrase:
-                raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), site.advise("status", job.id))
-            ended = True
-        else:
-            ended = yield from stop_by_pid(site, job)
-    finally:
-        os.close(lock)
-    print(site.say("stop.done" if ended else "stop.not_running", job=job.id))
-    return DONE if ended else JOB_FAILED
+    limit = job.policy.stop_timeout_seconds
+    with job_lock(site, job, 10.0, "started, stopped or run by another process; it will not be resumed", "stop"):
+        if job.managed or not job.commands.stop:
+            ended = yield from end_managed(site, job.id, limit) if job.managed else stop_by_pid(site, job)
+            return ended
+        outcome = yield job_command(site, job, job.commands.stop, limit, marker=new_id())
+        show_output(site, outcome)
+        phrase = outcome_phrase(outcome)
+        if phrase:
+            raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), site.advise("status", job.id))
+        return True
 
 
 def stop_by_pid(site: Site, job: Any) -> Flow:
@@ -6322,8 +5951,8 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
 @command(
     "run",
     JOB,
-    option("--dry-run", action="store_true", help="print what would be run; run nothing"),
-    option("--verify", action="store_true", help="writes: run the verification too, exit by its result"),
+    flag("--dry-run", "print what would be run; run nothing"),
+    flag("--verify", "writes: run the verification too, exit by its result"),
     ALLOW_RISK,
     TIMEOUT,
     TARGET,
@@ -6332,61 +5961,41 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
 )
 def run(site: Site, args: Any) -> int:
     """Run a one-shot job now, print its output, tell what needs attention.  A write needs an approval."""
-    job = find_job(site, args.job)
+    job = limited(find_job(site, args.job), args, "run_timeout_seconds")
     if job.kind == LONG_READ:
         raise UsageError(f"job '{job.id}' is a {LONG_READ}", site.advise("start", job.id))
-    if args.timeout_seconds is not None:
-        job = job._replace(policy=job.policy._replace(run_timeout_seconds=args.timeout_seconds))
     if args.dry_run:
-        print(site.say("run.would", argv=site.redact(" ".join(map(shell_word, job.commands.run))), cwd=site.directory(job)))
-        return DONE
-    driver = Driver(site)
-    if job.kind == WRITE:
-        return driver.finish(run_write(site, job, args.verify))
-    return driver.finish(run_by_hand(site, driver, job))
+        return answer(site, "run.would", argv=site.redact(" ".join(map(shell_word, job.commands.run))), cwd=site.directory(job))
+    return Driver(site).finish(run_write(site, job, args.verify) if job.kind == WRITE else run_by_hand(site, job))
 
 
-def run_by_hand(site: Site, driver: Driver, job: Any) -> Flow:
-    lock = site.store.lock(slug(job.id), 1.0)
-    if lock is None:
-        raise BusyError(f"job '{job.id}' is being run by another process", site.advise("status", job.id))
-    try:
+def run_by_hand(site: Site, job: Any) -> Flow:
+    with job_lock(site, job, 1.0, "run by another process"):
         outcome = yield run_command(site, job, new_id())
         show_output(site, outcome)
         yield Change(lambda state: settle_run(site, state, job, outcome, by="hand"), urgent=True)
-    finally:
-        os.close(lock)
-    delivered = yield from deliver(site)
-    warn_undelivered(delivered)
+    warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
         print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
     return JOB_FAILED if phrase else DONE
 
 
-def write_job(site: Site, job_id: str) -> Any:
-    job = find_job(site, job_id)
-    if job.kind != WRITE:
-        raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", site.advise("status"))
-    return job
-
-
 @command(
     "approve",
     JOB,
-    option("--show", action="store_true", help="print the plan and its digest; approve nothing"),
+    flag("--show", "print the plan and its digest; approve nothing"),
     option("--digest", default="", metavar="HEX", help="approve exactly the plan with this digest, without a terminal"),
-    option("--request", action="store_true", help="approval.via telegram: send a one-time code to the person"),
+    flag("--request", "approval.via telegram: send a one-time code to the person"),
     option("--code", default="", metavar="CODE", help="the one-time code that the person gave"),
-    option("--despite-failed-verification", action="store_true", help="approve although the last run is not verified"),
+    flag("--despite-failed-verification", "approve although the last run is not verified"),
     example="approve prune-backups",
 )
 def approve(site: Site, args: Any) -> int:
     """Show exactly what a write will do, and approve one run of it."""
-    job = write_job(site, args.job)
+    job = find_write(site, args.job)
     plan = make_plan(site, job)
-    for line in [*plan_lines(site, job, plan), *gate_notes(site, job)]:
-        print(line)
+    put([*plan_lines(site, job, plan), *gate_notes(site, job)])
     if args.show:
         print(f"digest: {plan.digest}")
         return DONE
@@ -6398,65 +6007,74 @@ def approve(site: Site, args: Any) -> int:
         raise
 
 
+def unverified(site: Site, gate: Gate) -> Optional[Reason]:
+    """Why the last run of a write does not count as verified; None if it does."""
+    return gate_reason(gate, "", "", [], site.clock.now().at) if gate.verify in ("pending", "failed") else None
+
+
 def gate_notes(site: Site, job: Any) -> list:
     """What the next approver should know of the last run."""
     gate = site.store.view().gate(job.id)
-    notes = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}
-    lines = [site.say(notes[gate.run], code=gate.run_code)] if gate.run in notes else []
-    if gate.verify in ("pending", "failed"):
-        lines.append(site.say(gate_reason(gate, "", "", [], site.clock.now().at).key, jobs=", ".join(map(str, gate.verify_left))))
+    key = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
+    lines = [site.say(key, code=gate.run_code)] if key else []
+    reason = unverified(site, gate)
+    if reason:
+        lines.append(site.say(reason.key, **reason.facts))
     return ["", *lines] if lines else []
 
 
 def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
-    gate = site.store.view().gate(job.id)
-    if plan.problem:
-        raise BlockedError("BLOCKED: " + site.say("gate.unreadable", what=plan.problem))
-    if site.config_risk:
-        raise BlockedError("BLOCKED: " + site.say("gate.config_writable", why=site.config_risk))
-    if gate.verify in ("pending", "failed") and not args.despite_failed_verification:
-        reason = gate_reason(gate, "", "", [], site.clock.now().at)
-        raise BlockedError("BLOCKED: " + site.say(reason.key, **reason.facts), site.advise("approve", job.id, "--despite-failed-verification"))
-    by_code = job.approval is not None and job.approval.via == "telegram"
+    """Ask for the person's word in the way that the job demands, and keep it."""
+    refuse_approval(site, job, plan, args)
+    by_code = bool(job.approval) and job.approval.via == "telegram"
     if args.request:
         if not by_code:
             raise UsageError("approval.via of this job is not telegram", site.advise("approve", job.id))
         yield from request_code(site, job, plan)
-        print(site.say("code.sent", job=job.id))
-        return DONE
+        return answer(site, "code.sent", job=job.id)
     if by_code and not args.code:
-        raise BlockedError("BLOCKED: " + site.say("code.needed", job=job.id), site.advise("approve", job.id, "--request"))
+        raise blocked(site, job, "code.needed", "approve", "--request")
     confirm_plan(site, job, plan, args)
+    clear = args.despite_failed_verification
     if by_code:
-        refused = yield from check_code(site, job, plan, args.code, args.despite_failed_verification)
+        refused = yield from check_code(site, job, plan, args.code, clear)
         if refused:
-            raise BlockedError("BLOCKED: " + site.say(refused), site.advise("approve", job.id, "--request"))
+            raise blocked(site, job, refused, "approve", "--request")
     else:
-        yield Change(lambda state: grant(site, state, job, plan, args.despite_failed_verification, tell=bool(args.digest)), urgent=True)
-    delivered = yield from deliver(site)
-    warn_undelivered(delivered)
-    print(site.say("approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600)))
-    print(site.say("help.next", command=site.advise("run", job.id, "--verify")))
-    return DONE
+        yield Change(lambda state: grant(site, state, job, plan, clear, tell=bool(args.digest)), urgent=True)
+    warn_undelivered((yield from deliver(site)))
+    answer(site, "approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600))
+    return answer(site, "help.next", command=site.advise("run", job.id, "--verify"))
+
+
+def refuse_approval(site: Site, job: Any, plan: Plan, args: Any) -> None:
+    """What no person's word can approve."""
+    if plan.problem:
+        raise blocked(site, job, "gate.unreadable", what=plan.problem)
+    if site.config_risk:
+        raise blocked(site, job, "gate.config_writable", why=site.config_risk)
+    reason = unverified(site, site.store.view().gate(job.id))
+    if reason and not args.despite_failed_verification:
+        raise blocked(site, job, reason.key, "approve", "--despite-failed-verification", **reason.facts)
 
 
 def confirm_plan(site: Site, job: Any, plan: Plan, args: Any) -> None:
     """The person's word: the digest, or the job id typed at a terminal."""
     if args.digest:
         if args.digest != plan.digest:
-            raise BlockedError("BLOCKED: " + site.say("approve.other_digest"), site.advise("approve", job.id, "--show"))
+            raise blocked(site, job, "approve.other_digest", "approve", "--show")
         return
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
-        raise BlockedError("BLOCKED: " + site.say("approve.no_terminal"), site.advise("approve", job.id, "--show"))
+        raise blocked(site, job, "approve.no_terminal", "approve", "--show")
     print("\n" + site.say("approve.ask"), end="", flush=True)
     if sys.stdin.readline().strip() != job.id:
-        raise BlockedError("BLOCKED: " + site.say("approve.not_typed"), site.advise("approve", job.id))
+        raise blocked(site, job, "approve.not_typed", "approve")
 
 
 @command("revoke", JOB, example="revoke prune-backups")
 def revoke(site: Site, args: Any) -> int:
     """End the approval of a write."""
-    job = write_job(site, args.job)
+    job = find_write(site, args.job)
 
     def apply(state: State) -> bool:
         gate = state.gate(job.id)
@@ -6464,9 +6082,7 @@ def revoke(site: Site, args: Any) -> int:
         state.record("revoked", job.id, digest=gate.digest, who=who())
         return bool(gate.digest)
 
-    had = site.store.change(apply)[0]
-    print(site.say("revoked" if had else "revoke.none", job=job.id))
-    return DONE
+    return answer(site, "revoked" if site.store.change(apply)[0] else "revoke.none", job=job.id)
 
 
 @command(
@@ -6480,20 +6096,22 @@ def enqueue_job(site: Site, args: Any) -> int:
     """Queue a one-shot read; the next tick after the delay runs it."""
     job = find_job(site, args.job)
     if job.kind != CHECK or job.risk != READ_ONLY:
-        raise BlockedError(f"BLOCKED: job '{job.id}' is a {job.kind}; only a one_shot_read is run from the queue", site.advise("start" if job.kind == LONG_READ else "run", job.id))
+        advice = site.advise("start" if job.kind == LONG_READ else "run", job.id)
+        raise BlockedError(f"BLOCKED: job '{job.id}' is a {job.kind}; only a one_shot_read is run from the queue", advice)
     entry = site.store.change(lambda state: enqueue(state, job.id, args.delay, "enqueue"))[0]
-    print(site.say("queued", job=job.id, id=entry["id"], time=site.clock.text(entry["notBefore"])))
-    return DONE
+    return answer(site, "queued", job=job.id, id=entry["id"], time=site.clock.text(entry["notBefore"]))
 
 
 # ---- ack, mute, unmute
 
 
-def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory, float], Memory]) -> Memory:
-    """Apply a person's word to a job's memory; the new memory."""
+def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory, float], dict]) -> Memory:
+    """Apply a person's word to a job's memory: `change` gives what becomes different; the new memory."""
+    find_job(site, job_id)
 
     def apply(state: State) -> Memory:
-        memory = change(state.memory(job_id), state.now)
+        memory = state.memory(job_id)
+        memory = memory._replace(**change(memory, state.now))
         state.remember(job_id, memory)
         state.record(event, job_id, who=who())
         return memory
@@ -6504,14 +6122,13 @@ def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory,
 @command("ack", JOB, TRUST, example="ack nightly-index")
 def ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
-    job = find_job(site, args.job)
 
-    def acknowledge(memory: Memory, now: float) -> Memory:
-        return memory._replace(incidents={kind: incident._replace(acked_at=now) for kind, incident in memory.incidents.items()})
+    def acked(memory: Memory, now: float) -> dict:
+        return {"incidents": {kind: incident._replace(acked_at=now) for kind, incident in memory.incidents.items()}}
 
-    kinds = [site.say("topic." + kind) for kind, _ in open_incidents(change_memory(site, job.id, "ack", acknowledge))]
-    print(site.say("acked" if kinds else "ack.none", job=job.id, kinds=", ".join(kinds)))
-    return DONE
+    memory = change_memory(site, args.job, "ack", acked)
+    kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
+    return answer(site, "acked" if kinds else "ack.none", job=args.job, kinds=kinds)
 
 
 @command(
@@ -6523,89 +6140,69 @@ def ack(site: Site, args: Any) -> int:
 )
 def mute(site: Site, args: Any) -> int:
     """Hold all messages of a job for a while; they are counted and summed up at the end."""
-    job = find_job(site, args.job)
-    memory = change_memory(site, job.id, "mute", lambda memory, now: memory._replace(muted_at=now, muted_for=args.duration))
-    print(site.say("mute.done", job=job.id, time=site.clock.text(memory.muted_at + memory.muted_for)))
-    return DONE
+    memory = change_memory(site, args.job, "mute", lambda memory, now: {"muted_at": now, "muted_for": args.duration})
+    return answer(site, "mute.done", job=args.job, time=site.clock.text(memory.muted_at + memory.muted_for))
 
 
 @command("unmute", JOB, TRUST, example="unmute nightly-index")
 def unmute(site: Site, args: Any) -> int:
     """End a mute now; the next look sums up what was held."""
-    job = find_job(site, args.job)
-    change_memory(site, job.id, "unmute", lambda memory, now: memory._replace(muted_for=min(memory.muted_for, 0.001), muted_at=min(memory.muted_at, now - 1.0)))
-    print(site.say("mute.ended", job=job.id))
-    return DONE
+
+    def ended(memory: Memory, now: float) -> dict:
+        return {"muted_for": min(memory.muted_for, 0.001), "muted_at": min(memory.muted_at, now - 1.0)}
+
+    change_memory(site, args.job, "unmute", ended)
+    return answer(site, "mute.ended", job=args.job)
 
 
-# ---- status, explain, logs
+# ---- status, explain
 
 
-class Row(NamedTuple):
-    """What `status` and `explain` know of one job."""
-
-    job: Any
-    memory: Memory
-    look: Optional[Observation]
-    decision: Optional[Decision]
-    gate: Gate
-
-
-def look_around(site: Site, jobs: list) -> list:
-    """A Row for each job: long ones are looked at, nothing is written."""
-    driver = Driver(site)
-    state = site.store.view()
-    looks = {job.id: driver.add(look_at(site, job)) for job in jobs if job.kind == LONG_READ}
-    driver.run()
-    rows = []
-    for job in jobs:
-        look = driver.results[looks[job.id]] if job.id in looks else None
-        decision = decide_now(site, state, job, look) if look else None
-        rows.append(Row(job, state.memory(job.id), look, decision, state.gate(job.id)))
-    return rows
+def is_approved(gate: Gate, now: float) -> bool:
+    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
 
 
 def gate_word(gate: Gate, now: float) -> str:
     """The word of a write's gate where it says more than its last exit code; '' else."""
-    if gate.run in ("begun", "unknown"):
-        return {"begun": "running", "unknown": "outcome_unknown"}[gate.run]
-    if gate.verify in ("pending", "failed"):
-        return "overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}[gate.verify]
-    return "approved" if gate.digest and now < gate.approved_at + gate.approved_for else ""
+    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
+    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}.get(gate.verify))
+    return word or ("approved" if is_approved(gate, now) else "")
 
 
 def state_word(site: Site, row: Row) -> str:
     """The state of a job in one or two words."""
     memory, look = row.memory, row.look
-    if row.job.kind == WRITE and gate_word(row.gate, site.clock.now().at):
-        return site.say("word." + gate_word(row.gate, site.clock.now().at))
+    word = gate_word(row.gate, site.clock.now().at) if row.job.kind == WRITE else ""
     if look is None:
-        if memory.action == "run":
-            return site.say("word.running")
-        return site.say("word.never_ran") if not memory.ran_at else site.say("word.good") if memory.ran_code == 0 else site.say("word.failed")
-    if memory.held_at and look.state in (STOPPED, IDLE):
-        return site.say("word.held")
-    if look.state == RUNNING and look.waiting:
-        return site.say("word.waiting")
-    return site.say("word." + look.state)
+        word = word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
+    elif memory.held_at and look.state in (STOPPED, IDLE):
+        word = "held"
+    else:
+        word = "waiting" if look.state == RUNNING and look.waiting else look.state
+    return site.say("word." + word)
 
 
 def next_action(site: Site, row: Row) -> tuple:
     """(words, epoch seconds or 0.0) of what happens next by itself."""
-    job, memory = row.job, row.memory
+    job = row.job
+    reason = row.decision and row.decision.reasons.get("resume") or Reason("resume.off")
+    key, at = "look", 0.0
     if not job.enabled and job.kind != WRITE:
-        return site.say("next.disabled"), 0.0
-    if job.kind == CHECK:
-        due_at = next_slot(job, memory)
-        return (site.say("next.run"), due_at) if job.policy.every_seconds else (site.say("next.by_hand"), 0.0)
-    if job.kind == WRITE:
-        return site.say("next.by_hand"), 0.0
-    reason = row.decision.reasons.get("resume") if row.decision else None
-    if reason and reason.key in ("resume.now", "resume.backoff"):
-        return site.say("next.resume"), reason.again_at
-    if reason and row.look and row.look.state == STOPPED and reason.key in ("resume.held", "resume.gave_up", "resume.changed"):
-        return site.say("next." + reason.key.split(".")[1]), 0.0
-    return site.say("next.look"), 0.0
+        key = "disabled"
+    elif job.kind == CHECK and job.policy.every_seconds:
+        key, at = "run", next_slot(job, row.memory)
+    elif job.kind != LONG_READ:
+        key = "by_hand"
+    elif reason.key in ("resume.now", "resume.backoff"):
+        key, at = "resume", reason.again_at
+    elif row.look.state == STOPPED and reason.key in ("resume.held", "resume.gave_up", "resume.changed"):
+        key = reason.key.partition(".")[2]
+    return site.say("next." + key), at
+
+
+def next_text(site: Site, row: Row, time_text: Callable[[float], str]) -> str:
+    words, at = next_action(site, row)
+    return words + (" " + time_text(at) if at else "")
 
 
 def job_json(site: Site, row: Row) -> dict:
@@ -6613,51 +6210,30 @@ def job_json(site: Site, row: Row) -> dict:
     job, memory, look = row.job, row.memory, row.look
     words, at = next_action(site, row)
     state = look.state if look else "held" if memory.held_at else "running" if memory.action == "run" else "idle"
-    shown = {
-        "id": job.id,
-        "name": job.name,
-        "kind": job.kind,
-        "risk": job.risk,
-        "enabled": job.enabled,
-        "managed": job.managed,
-        "state": state,
-        "running": state == RUNNING,
-        "completed": state == COMPLETED,
-        "held": bool(memory.held_at),
-        "attempts": memory.attempts,
-        "gaveUp": bool(memory.gave_up_at),
-        "lastLookAt": memory.looked_at or None,
-        "lastReportAt": memory.reported_at or None,
-        "lastRunAt": memory.ran_at or None,
-        "lastExitCode": memory.ran_code if memory.ran_at else None,
-        "stalledForSeconds": round(memory.stalled_for, 3),
-        "incidents": [incident_json(site, kind, incident) for kind, incident in open_incidents(memory)],
-        "next": {"action": words, "at": at or None},
-    }
+    shown = {key: getattr(job, key) for key in ("id", "name", "kind", "risk", "enabled", "managed")}
+    shown.update(
+        state=state, running=state == RUNNING, completed=state == COMPLETED, held=bool(memory.held_at),
+        attempts=memory.attempts, gaveUp=bool(memory.gave_up_at), lastLookAt=memory.looked_at or None, lastReportAt=memory.reported_at or None,
+        lastRunAt=memory.ran_at or None, lastExitCode=memory.ran_code if memory.ran_at else None,
+        stalledForSeconds=round(memory.stalled_for, 3),
+        incidents=[incident_json(site, *item) for item in open_incidents(memory)], next={"action": words, "at": at or None},
+    )  # fmt: skip
     if job.kind == WRITE:
-        gate = row.gate
-        approved = bool(gate.digest) and site.clock.now().at < gate.approved_at + gate.approved_for
-        shown["gate"] = {
-            "approved": approved,
-            "digest": gate.digest if approved else None,
-            "approvedUntil": gate.approved_at + gate.approved_for if approved else None,
-            "run": gate.run or None,
-            "verification": gate.verify or None,
-            "overdue": is_overdue(gate, site.clock.now().at),
-        }
+        shown["gate"] = gate_json(row.gate, site.clock.now().at)
     if look:
-        problem = phrase_text(site.lang, look.problem) if look.problem else None
         shown.update(
-            pid=look.pid or None,
-            progress=look.progress,
-            progressKey=look.key or None,
-            level=look.level,
-            waiting=look.waiting,
-            message=look.message or None,
-            stopReason=look.stop_reason or None,
-            problem=problem,
-        )
+            pid=look.pid or None, progress=look.progress, progressKey=look.key or None, level=look.level, waiting=look.waiting,
+            message=look.message or None, stopReason=look.stop_reason or None,
+            problem=phrase_text(site.lang, look.problem) if look.problem else None,
+        )  # fmt: skip
     return shown
+
+
+def gate_json(gate: Gate, now: float) -> dict:
+    valid = gate if is_approved(gate, now) else Gate()
+    until = valid.approved_at + valid.approved_for
+    approval = {"approved": bool(valid.digest), "digest": valid.digest or None, "approvedUntil": until or None}
+    return {**approval, "run": gate.run or None, "verification": gate.verify or None, "overdue": is_overdue(gate, now)}
 
 
 def incident_json(site: Site, kind: str, incident: Incident) -> dict:
@@ -6673,15 +6249,18 @@ def incident_json(site: Site, kind: str, incident: Incident) -> dict:
 @command("status", SOME_JOB, AS_JSON, TRUST, example="status --json")
 def status(site: Site, args: Any) -> int:
     """Look at the jobs and show them.  Sends nothing, writes nothing."""
-    jobs = [find_job(site, args.job)] if args.job else list(site.config.jobs.values())
-    rows = look_around(site, jobs)
+    rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
     state = site.store.view()
-    if args.json:
-        print(json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2))
-        return DONE
-    for line in status_lines(site, state, rows):
-        print(line)
+    put([json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2)] if args.json else status_lines(site, state, rows))
     return DONE
+
+
+def orphans(site: Site, state: State) -> list:
+    return [job_id for job_id in state.jobs if is_orphan(site, job_id)]
+
+
+def outbox_error(state: State) -> Any:
+    return next((entry["error"] for entry in state.outbox if entry.get("error")), None)
 
 
 def status_json(site: Site, state: State, rows: list) -> dict:
@@ -6693,53 +6272,51 @@ def status_json(site: Site, state: State, rows: list) -> dict:
         "lastTickAt": state.own_memory().looked_at or None,
         "jobs": [job_json(site, row) for row in rows],
         "broken": [{"id": job_id, "problem": problem} for job_id, problem in site.config.broken.items()],
-        "orphans": [job_id for job_id in state.jobs if is_orphan(site, job_id)],
-        "queue": [
-            {key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in state.queue if entry.get("status") in ("pending", "running")
-        ],
-        "outbox": {"waiting": len(state.outbox), "error": next((entry["error"] for entry in state.outbox if entry.get("error")), None)},
+        "orphans": orphans(site, state),
+        "queue": [{key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in filter(is_waiting, state.queue)],
+        "outbox": {"waiting": len(state.outbox), "error": outbox_error(state)},
     }
 
 
 def status_lines(site: Site, state: State, rows: list) -> list:
     """The table, then what else a person should know."""
     head = [site.say("column." + name) for name in ("job", "state", "progress", "report", "next", "trouble")]
-    cells = [head] + [status_cells(site, row) for row in rows]
-    lines = colored(table(cells, terminal_width()), rows)
+    width = terminal_width()
+    lines = table([head, *(status_cells(site, row) for row in rows)], width)
+    if width and not os.environ.get("NO_COLOR"):
+        lines[1:] = map(colored, lines[1:], rows)
     lines += [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
-    lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in [job_id for job_id in state.jobs if is_orphan(site, job_id)]]
-    waiting = [entry for entry in state.queue if entry.get("status") in ("pending", "running")]
+    lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in orphans(site, state)]
+    waiting = [one_line(str(entry.get("jobId")), 40) for entry in state.queue if is_waiting(entry)]
     if waiting:
-        lines.append(site.say("status.queue", jobs=", ".join(one_line(str(entry.get("jobId")), 40) for entry in waiting[:8]), count=len(waiting)))
+        lines.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
     if state.outbox:
-        error = next((str(entry["error"]) for entry in state.outbox if entry.get("error")), "-")
-        lines.append(site.say("status.outbox", count=len(state.outbox), error=error))
+        lines.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state)))
     ticked = state.own_memory().looked_at
     lines.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
     return lines
 
 
 def status_cells(site: Site, row: Row) -> list:
-    job, memory, look = row.job, row.memory, row.look
-    trouble = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(incident.since_at))}" for kind, incident in open_incidents(memory)]
-    words, at = next_action(site, row)
-    progress = ""
-    if look:
-        first = progress_lines(look.progress, {}, 2)
-        progress = bar(look.progress) or ", ".join(line for line in first if not line.startswith("…"))
-        if look.problem:
-            progress = phrase_text(site.lang, look.problem)
-        elif look.state == RUNNING and not look.key:
-            progress = progress or site.say("status.keyless")
+    memory = row.memory
+    troubles = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(item.since_at))}" for kind, item in open_incidents(memory)]
     told_at = memory.reported_at or memory.ran_at
     return [
-        cut_columns(job.id, 24),
+        cut_columns(row.job.id, 24),
         state_word(site, row),
-        cut_columns(one_line(progress, 60), 30) or "-",
+        cut_columns(one_line(progress_words(site, row.look), 60), 30) or "-",
         site.clock.text(told_at) if told_at else "-",
-        words + (" " + site.clock.text(at) if at else ""),
-        ", ".join(trouble) or "-",
+        next_text(site, row, site.clock.text),
+        ", ".join(troubles) or "-",
     ]
+
+
+def progress_words(site: Site, look: Optional[Observation]) -> str:
+    """How far a job is, or why that cannot be told."""
+    if look is None or look.problem:
+        return phrase_text(site.lang, look.problem) if look and look.problem else ""
+    is_keyless = look.state == RUNNING and not look.key
+    return bar(look.progress) or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
 
 
 def terminal_width() -> int:
@@ -6750,65 +6327,58 @@ def terminal_width() -> int:
         return 0
 
 
-def colored(lines: list, rows: list) -> list:
-    """Lines of jobs in trouble in red or yellow; only on a terminal, never with NO_COLOR."""
-    if not terminal_width() or os.environ.get("NO_COLOR"):
-        return lines
-    painted = lines[:1]
-    for line, row in zip(lines[1:], rows):
-        found = open_incidents(row.memory)
-        color = "31" if found and found[0][1].rank >= ALERT else "33" if found else ""
-        painted.append(f"\x1b[{color}m{line}\x1b[0m" if color else line)
-    return painted
+def colored(line: str, row: Row) -> str:
+    """The line of a job in trouble in red or yellow."""
+    ranks = [incident.rank for _, incident in open_incidents(row.memory)]
+    color = 31 if max(ranks, default=0) >= ALERT else 33
+    return f"\x1b[{color}m{line}\x1b[0m" if ranks else line
 
 
 @command("explain", JOB, TRUST, example="explain nightly-index")
 def explain(site: Site, args: Any) -> int:
     """What is known of a job, which rule decided what and why, and what happens next."""
     row = look_around(site, [find_job(site, args.job)])[0]
-    for line in explain_lines(site, row):
-        print(line)
+    put([*known_lines(site, row), *rule_lines(site, row)])
+    print(site.say("explain.next", action=next_text(site, row, site.clock.full_text)))
     return DONE
 
 
-def write_reason(site: Site, job: Any) -> Reason:
-    """Why a write may, or may not, run now."""
-    plan = make_plan(site, job)
-    gate = site.store.view().gate(job.id)
-    return gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), site.clock.now().at)
-
-
-def explain_lines(site: Site, row: Row) -> list:
-    job, memory, look = row.job, row.memory, row.look
-    clock = site.clock
+def known_lines(site: Site, row: Row) -> list:
+    """What is known of a job."""
+    job, memory, look, full_text = row.job, row.memory, row.look, site.clock.full_text
     lines = [f"{job.name} ({job.id}) · {job.kind} · {job.risk}" + ("" if job.enabled else " · " + site.say("next.disabled"))]
-    since = " " + site.say("since", time=clock.full_text(memory.state_at)) if memory.state_at and look else ""
+    since = " " + site.say("since", time=full_text(memory.state_at)) if memory.state_at and look else ""
     lines.append(site.say("explain.state", state=state_word(site, row)) + since)
     if look:
-        if look.problem:
-            lines.append("  " + phrase_text(site.lang, look.problem))
-        if look.stop_reason:
-            lines.append("  " + site.say("line.stop_reason", reason=look.stop_reason))
-        lines += ["  " + line for line in progress_lines(look.progress, memory.reported_progress)]
+        facts = [phrase_text(site.lang, look.problem)] if look.problem else []
+        facts += [site.say("line.stop_reason", reason=look.stop_reason)] if look.stop_reason else []
+        lines += ["  " + line for line in facts + progress_lines(look.progress, memory.reported_progress)]
         if look.key and memory.key_at:
-            lines.append(site.say("explain.key", time=clock.full_text(memory.key_at), stalled=duration_text(memory.stalled_for), limit=duration_text(job.policy.stall_seconds)))
+            stalled, limit = duration_text(memory.stalled_for), duration_text(job.policy.stall_seconds)
+            lines.append(site.say("explain.key", time=full_text(memory.key_at), stalled=stalled, limit=limit))
     if memory.ran_at:
-        lines.append(site.say("explain.ran", time=clock.full_text(memory.ran_at), code=memory.ran_code))
+        lines.append(site.say("explain.ran", time=full_text(memory.ran_at), code=memory.ran_code))
     for kind, incident in open_incidents(memory):
         words = one_line(say(site.lang, incident.key, **incident.facts), 200)
-        lines.append(site.say("explain.incident", kind=site.say("topic." + kind), time=clock.full_text(incident.since_at), text=words, reminders=incident.reminders))
-    if memory.muted_for:
-        lines.append(site.say("muted", time="") + " " + site.say("again", time=clock.text(memory.muted_at + memory.muted_for)))
-    if row.decision:
-        lines.append(site.say("explain.decisions"))
-        lines += ["  " + line for line in decision_lines(site, job, row.decision)]
-    elif job.kind == CHECK:
-        lines.append(f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, clock.now()))}")
-    else:
-        lines += [site.say(reason.key, **reason.facts) for reason in [write_reason(site, job)]] + gate_notes(site, job)
-    words, at = next_action(site, row)
-    lines.append(site.say("explain.next", action=words + (" " + clock.full_text(at) if at else "")))
+        kind = site.say("topic." + kind)
+        lines.append(site.say("explain.incident", kind=kind, time=full_text(incident.since_at), text=words, reminders=incident.reminders))
     return lines
+
+
+def rule_lines(site: Site, row: Row) -> list:
+    """What a tick at this moment would decide, and why."""
+    job, memory = row.job, row.memory
+    lines = [reason_text(site, Reason("muted", memory.muted_at + memory.muted_for))] if memory.muted_for else []
+    if row.decision:
+        return [*lines, site.say("explain.decisions"), *("  " + line for line in decision_lines(site, job, row.decision))]
+    if job.kind == CHECK:
+        return [*lines, f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, site.clock.now()))}"]
+    plan = make_plan(site, job)
+    reason = gate_reason(row.gate, plan.digest, plan.problem, changed_items(row.gate, plan), site.clock.now().at)
+    return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job)]
+
+
+# ---- history, logs
 
 
 @command(
@@ -6823,15 +6393,16 @@ def history(site: Site, args: Any) -> int:
     """What happened: starts, runs, approvals, incidents, messages."""
     since = site.clock.now().at - args.since
     for item in history_records(site.store.history_path):
-        at: Any = item.get("at")
-        if not is_number(at) or at < since or args.job and item.get("job") != args.job:
-            continue
-        if args.json:
-            print(json.dumps(item, ensure_ascii=False))
-            continue
-        facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in item.items() if key not in ("at", "event", "job") and value not in ("", None))
-        print(f"{site.clock.full_text(at)}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}" + (f"  ({facts})" if facts else ""))
+        if item["at"] >= since and (not args.job or item.get("job") == args.job):
+            print(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item))
     return DONE
+
+
+def history_line(site: Site, item: dict) -> str:
+    others = {key: value for key, value in item.items() if key not in ("at", "event", "job") and value not in ("", None)}
+    facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in others.items())
+    line = f"{site.clock.full_text(item['at'])}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}"
+    return line + (f"  ({facts})" if facts else "")
 
 
 def history_records(path: str) -> Iterator[dict]:
@@ -6847,7 +6418,7 @@ def history_records(path: str) -> Iterator[dict]:
                 item = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(item, dict):
+            if isinstance(item, dict) and is_number(item.get("at")):
                 yield item
 
 
@@ -6862,65 +6433,60 @@ def history_records(path: str) -> Iterator[dict]:
 def logs(site: Site, args: Any) -> int:
     """Show the run log of a long job (its start log, if it is not managed)."""
     directory = site.store.job_dir(args.job)
-    if args.job not in site.config.jobs and not os.path.isdir(directory):
-        find_job(site, args.job)
-    job = site.config.jobs.get(args.job)
+    job = site.config.jobs.get(args.job) if os.path.isdir(directory) else find_job(site, args.job)
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
     path = os.path.join(directory, name)
     if not os.path.exists(path):
         raise OpsError(f"no log yet: {path}", site.advise("start", args.job))
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - (1 << 20)))
-        lines = file.read().splitlines()[-args.n :] if args.n else []
-        for line in lines:
-            print(site.redact.read(line))
+        file.seek(max(0, file_size(path) - (1 << 20)))
+        lines = file.read().splitlines()
+        put(map(site.redact.read, lines[max(0, len(lines) - args.n) :]))
         while args.follow:
             sys.stdout.flush()
             time.sleep(0.3)
-            if os.fstat(file.fileno()).st_size < file.tell():  # trimmed: go on at its end
+            if file_size(path) < file.tell():  # trimmed: go on at its end
                 file.seek(0, os.SEEK_END)
-            text = site.redact.read(file.read(1 << 20))
-            print(text, end="")
+            print(site.redact.read(file.read(1 << 20)), end="")
     return DONE
 
 
 # ---- selftest, demo
 
 
-def check_decisions() -> str:
+def check_decisions() -> Iterator[str]:
     """A few rows of the judgement's table, as a sign that this file is whole."""
-    job = make_job({"id": "x", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "commands": {"start": ["true"], "status": ["true"]}, "policy": {"autoResume": True}}, {}, 0)
-    now = Instant(1_000_000.0, 1000.0, "boot", 720)
-    stopped = decide_long(job, Observation(now, STOPPED), Memory(), now)
-    unsure = decide_long(job, Observation(now, UNKNOWN, problem=Phrase("status.json")), Memory(), now)
-    held = decide_long(job, Observation(now, STOPPED), Memory(held_at=999_999.0), now)
-    expected = [("resume.now", stopped), ("resume.unknown", unsure), ("resume.held", held)]
-    wrong = [key for key, decision in expected if decision.why("resume") != key]
-    return f"decision rules: {wrong}" if wrong else ""
+    job = {"id": "x", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "commands": {"start": ["true"]}, "policy": {"autoResume": True}}
+    now = Instant(1_000_000.0)
+    for state, memory, expected in (
+        (STOPPED, Memory(), "resume.now"),
+        (UNKNOWN, Memory(), "resume.unknown"),
+        (STOPPED, Memory(held_at=999_999.0), "resume.held"),
+    ):
+        if decide_long(make_job(job, {}, 0), Observation(now, state), memory, now).why("resume") != expected:
+            yield f"decision rules: {expected}"
 
 
-def check_locks(directory: str) -> str:
-    path = os.path.join(directory, "check.lock")
-    first = try_lock(path)
-    second = try_lock(path)
-    for fd in (first, second):
+def check_machine(directory: str) -> Iterator[str]:
+    locks = [try_lock(os.path.join(directory, "check.lock")) for _ in range(2)]
+    for fd in locks:
         if fd is not None:
             os.close(fd)
-    return "" if first is not None and second is None else f"locks do not exclude each other in {directory}"
-
-
-def check_writes(directory: str) -> str:
+    if locks[0] is None or locks[1] is not None:
+        yield f"locks do not exclude each other in {directory}"
     path = os.path.join(directory, "check.json")
-    write_durably(path, b'{"a": 1}')
-    write_durably(path, b'{"a": 2}')
-    return "" if read_file(path) == b'{"a": 2}' else f"a replaced file in {directory} shows its old content"
+    write_durably(path, b"old")
+    write_durably(path, b"new")
+    if read_file(path) != b"new":
+        yield f"a replaced file in {directory} shows its old content"
+    first = awake_seconds()
+    if awake_seconds() < first or not boot_identity():
+        yield "no boot identity or no steady clock on this machine"
 
 
-def check_processes(directory: str) -> str:
-    """A command that ignores TERM and leaves its group ends in time, and so does what it left."""
-    now = Clock().now
-    pool = Pool(4, now)
+def check_processes(directory: str) -> Iterator[str]:
+    """A command that hangs ends in time, and so does what it left."""
+    pool = Pool(4, Clock().now)
     env = {"PATH": "/usr/bin:/bin"}
     marker = new_id()
     pool.add(Command(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], directory, env, 5.0), "exit")
@@ -6928,28 +6494,22 @@ def check_processes(directory: str) -> str:
     found: dict = {}
     while pool.busy:
         found.update(pool.wait(6.0))
-    ended, hung = found["exit"], found["hang"]
-    if ended.code != 3 or ended.out != b"out\n" or ended.err != b"err\n":
-        return f"a command's exit code or output was lost: {ended.code}"
-    return "" if hung.timed_out and not marked_processes(marker) else "a command that hangs was not ended with all it started"
+    ended = found["exit"]
+    if (ended.code, ended.out, ended.err) != (3, b"out\n", b"err\n"):
+        yield f"a command's exit code or output was lost: {ended.code}"
+    if not found["hang"].timed_out or marked_processes(marker):
+        yield "a command that hangs was not ended with all it started"
 
 
-def check_clock(directory: str) -> str:
-    first, second = awake_seconds(), awake_seconds()
-    return "" if second >= first and boot_identity() else "no boot identity or no steady clock on this machine"
-
-
-@command("selftest", example="selftest", wants_site=False)
+@command("selftest", wants_site=False)
 def selftest(files: Files, args: Any) -> int:
     """Check this installation offline: locks, durable writes, process groups, clocks, decision rules."""
     import tempfile
 
     parent = os.path.dirname(files.state_file)
     with tempfile.TemporaryDirectory(dir=parent if os.access(parent, os.W_OK) else None, prefix=".ops-selftest-") as directory:
-        checks = (check_locks, check_writes, check_processes, check_clock)
-        problems = [problem for problem in [check_decisions(), *(check(directory) for check in checks)] if problem]
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        problems = [*check_decisions(), *check_machine(directory), *check_processes(directory)]
+    put((f"error: {problem}" for problem in problems), sys.stderr)
     if problems:
         return JOB_FAILED
     print("selftest: OK")
@@ -6974,114 +6534,109 @@ while done < 40:
 print("all 40 read")
 """
 
-
-def demo_config(python: str) -> dict:
-    """The jobs of the demo, with policies in seconds instead of minutes."""
-    policy = {"reportEverySeconds": 0, "minReportSeconds": 0.8, "stallSeconds": 1.2, "autoResume": True, "autoResumeBackoffSeconds": 1, "quietHours": {"start": "00:00", "end": "00:00"}}
-    return {
-        "version": 1,
-        "monitor": {"host": "demo"},
-        "delivery": {"via": "none"},
-        "jobs": [
-            {"id": "reader", "name": "Read 40 pages", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "managed": True, "commands": {"start": [python, "-c", DEMO_JOB]}, "policy": policy},
-            {"id": "disk", "name": "Disk check", "kind": CHECK, "risk": READ_ONLY, "enabled": True, "commands": {"run": ["/bin/sh", "-c", "echo 'ALERT: /data is 97% full'"]}, "policy": {"everySeconds": 3600}},
-            {"id": "verify", "kind": CHECK, "risk": READ_ONLY, "commands": {"run": ["/bin/sh", "-c", "test ! -e pages && echo no pages are left"]}},
-            {"id": "prune", "name": "Prune old pages", "kind": WRITE, "risk": "write_local", "commands": {"run": ["/bin/rm", "-r", "pages"]}, "after": [{"jobId": "verify"}]},
-        ],
-    }
-
-
-class Demo:
-    """Ticks a demo installation and prints each message as the phone would show it."""
-
-    def __init__(self, directory: str):
-        path = os.path.join(directory, "ops-jobs.json")
-        text = json.dumps(demo_config(sys.executable or "python3"))
-        config = read_config(text)
-        dirs = openclaw_places({"OPENCLAW_HOME": directory}, directory, os.path.exists)
-        self.site = Site(config, path, Store(os.path.join(directory, "state.json"), Clock()), dict(os.environ), directory, dirs)
-        self.site.printed = []
-        self.job = config.jobs["reader"]
-        self.seen: list = []
-
-    def scene(self, text: str) -> None:
-        print(f"\n# {text}", flush=True)
-
-    def tick(self) -> str:
-        """One tick; what it told."""
-        driver = Driver(self.site)
-        plan_tick(self.site, driver)
-        driver.run()
-        return self.show()
-
-    def show(self) -> str:
-        told = ""
-        for section_ in self.site.printed or []:
-            told += section_["text"] + "\n"
-            print("\n".join("    │ " + line for line in section_["text"].splitlines()) + "\n", flush=True)
-        self.site.printed = []
-        return told
-
-    def until(self, token: str, seconds: float = 6.0) -> None:
-        """Tick until a message says `token`."""
-        end = time.monotonic() + seconds
-        while token not in self.tick():
-            if time.monotonic() > end:
-                raise OpsError(f"the demo waited {seconds:g} s for {token}", "ops-monitor.py selftest")
-            time.sleep(0.25)
-
-    def start(self) -> None:
-        args = argparse.Namespace(fresh=False, resume=False, despite_unknown=False)
-        Driver(self.site).finish(start_by_hand(self.site, self.job, args))
-
-    def reader(self) -> Run:
-        run_ = read_run(self.site.store.job_dir("reader"))
-        assert run_ is not None
-        return run_
+# The jobs of the demo, with policies in seconds instead of minutes.
+DEMO_CONFIG = """{
+  "version": 1,
+  "monitor": {"host": "demo"},
+  "delivery": {"via": "none"},
+  "jobs": [
+    {"id": "reader", "name": "Read 40 pages", "kind": "long_running_read", "risk": "read_only", "enabled": true, "managed": true,
+     "commands": {"start": ["PYTHON", "-c", "DEMO_JOB"]},
+     "policy": {"reportEverySeconds": 0, "minReportSeconds": 0.8, "stallSeconds": 1.2, "autoResume": true, "autoResumeBackoffSeconds": 1,
+                "quietHours": {"start": "00:00", "end": "00:00"}}},
+    {"id": "disk", "name": "Disk check", "kind": "one_shot_read", "risk": "read_only", "enabled": true,
+     "commands": {"run": ["/bin/sh", "-c", "echo 'ALERT: /data is 97% full'"]}, "policy": {"everySeconds": 3600}},
+    {"id": "verify", "kind": "one_shot_read", "risk": "read_only",
+     "commands": {"run": ["/bin/sh", "-c", "test ! -e pages && echo no pages are left"]}},
+    {"id": "prune", "name": "Prune old pages", "kind": "one_shot_write", "risk": "write_local",
+     "commands": {"run": ["/bin/rm", "-r", "pages"]}, "after": [{"jobId": "verify"}]}
+  ]
+}"""
 
 
-@command("demo", example="demo", wants_site=False)
+def demo_site(directory: str) -> Site:
+    text = DEMO_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"DEMO_JOB"', json.dumps(DEMO_JOB))
+    dirs = openclaw_places({"OPENCLAW_HOME": directory}, directory, os.path.exists)
+    files = Files(os.path.join(directory, "ops-jobs.json"), os.path.join(directory, "state.json"), directory, dirs)
+    site = make_site(files, read_config(text))
+    site.printed = []
+    return site
+
+
+@command("demo", wants_site=False)
 def demo(files: Files, args: Any) -> int:
     """Show the main job at work, with real processes, in a temporary directory; nothing is sent."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="ops-demo-") as directory:
-        show = Demo(directory)
+        site = demo_site(directory)
         try:
-            play(show)
+            play_read(site)
+            play_write(site, site.config.jobs["prune"])
         finally:
-            Driver(show.site).finish(end_managed(show.site, "reader", 1.0))
+            Driver(site).finish(end_managed(site, "reader", 1.0))
     print("That was all real, except the phone. Next: ops-monitor.py validate-config --config-file ops-jobs.example.json")
     return DONE
 
 
-def play(show: Demo) -> None:
-    """The scenes of the demo."""
-    show.scene("A long read job is started by hand; ticks watch it. A check runs too, and has something to say.")
-    show.start()
-    show.until("done:")
-    show.scene("Somebody kills it (SIGKILL). The next tick continues it from its checkpoint, and says so.")
-    end_group(show.reader().pid, signal.SIGKILL)
-    show.until("AUTORUN")
-    show.scene("It moves again.")
-    show.until("RESOLVED")
-    show.scene("It hangs at page 20: alive, but without progress for stallSeconds.")
-    show.until("ALERT")
-    show.scene("What it waited for arrives; it goes on to the end.")
-    with open(os.path.join(show.site.store.job_dir("reader"), "checkpoint", "woken"), "w", encoding="utf-8"):
-        pass
-    show.until("COMPLETED", 8.0)
-    site, prune = show.site, show.site.config.jobs["prune"]
+def scene(text: str) -> None:
+    print(f"\n# {text}", flush=True)
+
+
+def show_told(site: Site) -> str:
+    """Print what was told, each message as the phone would show it; all of it."""
+    texts = [entry["text"] for entry in site.printed or []]
+    for text in texts:
+        print(indented(text, "    │ ") + "\n", flush=True)
+    site.printed = []
+    return "\n".join(texts)
+
+
+def tick_until(site: Site, token: str) -> None:
+    """Tick the demo until a message says `token`."""
+    end = time.monotonic() + 8.0
+    while True:
+        driver = Driver(site)
+        plan_tick(site, driver)
+        driver.run()
+        if token in show_told(site):
+            return
+        if time.monotonic() > end:
+            raise OpsError(f"the demo waited 8 s for {token}", "ops-monitor.py selftest")
+        time.sleep(0.25)
+
+
+def play_read(site: Site) -> None:
+    """The demo's scenes of a long read job."""
+    place = site.store.job_dir("reader")
+    scene("A long read job is started by hand; ticks watch it. A check runs too, and has something to say.")
+    Driver(site).finish(start_by_hand(site, site.config.jobs["reader"], argparse.Namespace(fresh=False, resume=False, despite_unknown=False)))
+    tick_until(site, "done:")
+    scene("Somebody kills it (SIGKILL). The next tick continues it from its checkpoint, and says so.")
+    run_: Any = read_run(place)
+    end_group(run_.pid, signal.SIGKILL)
+    tick_until(site, "AUTORUN")
+    scene("It moves again.")
+    tick_until(site, "RESOLVED")
+    scene("It hangs at page 20: alive, but without progress for stallSeconds.")
+    tick_until(site, "ALERT")
+    scene("What it waited for arrives; it goes on to the end.")
+    os.mkdir(os.path.join(place, "checkpoint", "woken"))
+    tick_until(site, "COMPLETED")
+
+
+def play_write(site: Site, prune: Any) -> None:
+    """The demo's scenes of a write job."""
     os.mkdir(os.path.join(site.dirs.ours_dir, "pages"))
-    show.scene("An agent tries to run a write job that nobody has approved.")
+    scene("An agent tries to run a write job that nobody has approved.")
     try:
         Driver(site).finish(run_write(site, prune, verify=True))
     except BlockedError as error:
         print(f"    exit {error.code}: {error}", flush=True)
-    show.show()
-    show.scene("Its owner reads what exactly would be run, and approves one run of it. It runs once, and is verified.")
+    show_told(site)
+    scene("Its owner reads what exactly would be run, and approves one run of it. It runs once, and is verified.")
     plan = make_plan(site, prune)
-    print("\n".join("    " + line for line in "\n".join(plan_lines(site, prune, plan)).splitlines()))
+    print(indented("\n".join(plan_lines(site, prune, plan)), "    "))
     site.store.change(lambda state: grant(site, state, prune, plan, clear=False))
     print("    approved", flush=True)
     Driver(site).finish(run_write(site, prune, verify=True))
@@ -7098,11 +6653,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, f"ops-monitor.py {self.prog.rpartition(' ')[2]} -h")
 
 
-def plain_help(prog: str) -> argparse.HelpFormatter:
-    """A formatter that knows its width; else argparse loads shutil to ask for it."""
-    return argparse.HelpFormatter(prog, width=100)
-
-
 def parser_of(name: str) -> Parser:
     row = COMMANDS[name]
     setattr(argparse, "_", str)  # noqa: B010  # -h is English; argparse looks for translations 12 times a start (3 ms)
@@ -7111,18 +6661,16 @@ def parser_of(name: str) -> Parser:
         description=row.function.__doc__,
         epilog=f"example: ops-monitor.py {row.example}",
         allow_abbrev=False,
-        formatter_class=plain_help,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),  # else it loads shutil to ask for the width
     )
-    for flags, settings in row.options:
+    for flags, settings in (*row.options, CONFIG_FILE, STATE_FILE):
         parser.add_argument(*flags, **settings)
-    parser.add_argument("--config-file", default="", metavar="PATH", help="default: net/config/ops-jobs.json in OpenClaw's state dir")
-    parser.add_argument("--state-file", default="", metavar="PATH", help="default: net/state/ops-monitor.json in OpenClaw's state dir")
     return parser
 
 
 def overview() -> str:
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name.ljust(width)}{(row.function.__doc__ or '').splitlines()[0]}" for name, row in COMMANDS.items()]
+    lines = [f"  {name.ljust(width)}{row.function.__doc__.splitlines()[0]}" for name, row in COMMANDS.items()]
     return "usage: ops-monitor.py COMMAND [-h] ...\n\ncommands:\n" + "\n".join(lines) + "\n\nfirst: ops-monitor.py demo"
 
 
@@ -7130,15 +6678,13 @@ def parse(argv: list) -> tuple:
     """(name, arguments).  Raises UsageError that names the nearest command or option."""
     name = argv[0]
     if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        raise UsageError(f"no command '{name}'" + (f"; did you mean '{near}'?" if near else ""), "ops-monitor.py -h")
+        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), "ops-monitor.py -h")
     parser = parser_of(name)
     args, unknown_words = parser.parse_known_args(argv[1:])
     if unknown_words:
         word = unknown_words[0]
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        near = nearest(word.split("=")[0], flags) if word.startswith("-") else ""
-        raise UsageError(f"unknown argument '{word}'" + (f"; did you mean '{near}'?" if near else ""), f"ops-monitor.py {name} -h")
+        flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
+        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"ops-monitor.py {name} -h")
     return name, args
 
 
@@ -7159,19 +6705,20 @@ def dispatch(argv: list) -> int:
     files = find_files(args)
     if not row.wants_site:
         return row.function(files, args)
-    config, warnings = load_config(files.config_file, files.home, getattr(args, "trust_permissions", False))
-    for warning in warnings if sys.stderr.isatty() else ():
+    config, warning = load_config(files, args)
+    if warning and sys.stderr.isatty():
         print(f"warning: {warning}", file=sys.stderr)
     site = open_site(files, config, args)
     trust = check_trust(files.state_file, files.home)  # it holds the approvals
-    site.config_risk = "; ".join(filter(None, [*warnings, trust.refusal or trust.warning]))
+    site.config_risk = "; ".join(filter(None, [warning, trust.refusal or trust.warning]))
     return row.function(site, args)
 
 
-def complain(line: str) -> None:
-    """Print to standard error; a closed pipe is silent."""
+def complain(problem: str, advice: str = "") -> None:
+    """Print an error, and the next step where there is one; a closed pipe is silent."""
+    prefix = "" if ": error: " in problem else "error: "  # a problem with a place says so itself
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(f"{prefix}{problem}" + (f"\nhelp: {advice}" if advice else ""), file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody reads
 
@@ -7181,22 +6728,23 @@ def run_command_line(argv: list) -> int:
     try:
         return dispatch(argv)
     except OpsError as error:
-        complain(f"error: {one_line(str(error), 4000)}" + (f"\nhelp: {error.advice}" if error.advice else ""))
+        complain(one_line(str(error), 4000), error.advice)
         return error.code
     except Interrupted as end:
         return 128 + end.number
     except BrokenPipeError:
         return DONE
-    except OSError as error:
-        if not error.filename:
-            return report_bug(error)
-        complain(f"error: cannot use {error.filename}: {os_words(error)}\nhelp: ls -ld {shell_word(str(error.filename))}")
-        return STATE_TROUBLE
-    except Exception as error:  # a bug, whatever it is: one line, and a file for those who mend it
-        return report_bug(error)
+    except Exception as error:
+        path = getattr(error, "filename", None)
+        if isinstance(error, OSError) and path:
+            complain(f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(str(path))}")
+            return STATE_TROUBLE
+        complain(f"a bug in ops-monitor.py: {type(error).__name__}; details: {write_crash(error)}")
+        return BUG
 
 
-def report_bug(error: Exception) -> int:
+def write_crash(error: Exception) -> str:
+    """The path of a file for those who mend it."""
     import tempfile
     import traceback
 
@@ -7205,10 +6753,9 @@ def report_bug(error: Exception) -> int:
         fd, path = tempfile.mkstemp(prefix="ops-monitor-crash-", suffix=".txt")
         with open(fd, "w", encoding="utf-8") as file:
             file.write(f"ops-monitor {VERSION}, Python {sys.version}\n{text}")
+        return path
     except OSError as trouble:
-        path = f"could not be written, {os_words(trouble)}"
-    complain(f"error: a bug in ops-monitor.py: {type(error).__name__}; details: {path}")
-    return BUG
+        return f"could not be written, {os_words(trouble)}"
 
 
 def flush_streams() -> None:
@@ -7227,17 +6774,17 @@ def prepare_process() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    for name in os.listdir("/dev/fd"):
-        if int(name) > 2:
+    for fd in map(int, os.listdir("/dev/fd")):
+        if fd > 2:
             try:
-                os.set_inheritable(int(name), False)  # a caller's lock must not live on in a job
+                os.set_inheritable(fd, False)  # a caller's lock must not live on in a job
             except OSError:
                 pass  # the descriptor of this listing itself
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
 

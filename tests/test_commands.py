@@ -43,7 +43,7 @@ class Commands(unittest.TestCase):
     def is_one_error(self, result, code, *words):
         """One `error:` line and one `help:` line on standard error, nothing else there."""
         self.assertEqual(result.code, code, result)
-        self.assertRegex(result.err, r"\Aerror: [^\n]+\nhelp: [^\n]+\n\Z")
+        self.assertRegex(result.err, r"\A(?:error: |[^\n]+:\d+:\d+: error: )[^\n]+\nhelp: [^\n]+\n\Z")
         for word in words:
             self.assertIn(word, result.err)
 

@@ -1182,6 +1182,8 @@ class EveryWordHasItsRow(unittest.TestCase):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name == "first_reason":
+                missing += [(row.lineno, word) for row in node.args for word in literals(row.elts[1]) if word not in ops.MESSAGES]
             if name not in ("say", "Phrase", "Reason"):
                 continue
             key = node.args[1] if name == "say" and isinstance(node.func, ast.Name) and len(node.args) > 1 else node.args[0]

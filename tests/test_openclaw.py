@@ -473,13 +473,6 @@ class TheWay(unittest.TestCase):
         self.assertEqual(ops.find_api(config, None), ("http://a", "http://p:1"))
         self.assertEqual(ops.find_api(config, "b"), ("http://c", "http://p:1"))
 
-    def test_the_port_of_the_gateway(self):
-        for env, port, expected in [
-            (None, None, 18789), (None, 1234, 1234), (None, "1234", 1234), ("99", 1234, 99), ("x", 1234, 1234), ("65536", 1234, 1234), ("65535", 1234, 65535),
-            ("0", None, 18789), (None, True, 18789), (None, 1.5, 18789), (None, [1], 18789), (None, -5, 18789), (None, 10**300, 18789),
-        ]:
-            with self.subTest(env=env, port=str(port)[:9]):
-                self.assertEqual(ops.gateway_port(load({"gateway": {"port": port}}, {"OPENCLAW_GATEWAY_PORT": env or ""})), expected)
 
 
 class Walks(unittest.TestCase):
@@ -519,7 +512,6 @@ class Walks(unittest.TestCase):
                     target = ops.find_target(openclaw, account)
                     self.assertTrue(target is None or isinstance(target.chat, str))
                     self.assertIsInstance(ops.find_api(openclaw, account).root, str)
-                self.assertIsInstance(ops.gateway_port(openclaw), int)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ class Model:
         self.looks = []  # looks of this boot since the last new key, new run or restart
         self.last_known = None  # the last look that was not unknown
         self.attempts, self.attempt_at, self.attempt_key, self.running_since = 0, 0.0, "", None
-        self.last_key = ""
+        self.last_key = self.last_run = ""
         self.is_held = self.has_given_up = False
         self.open = set()  # incidents that a person was told of
         self.told_at, self.is_flapping = [], False  # openings and closings told one by one
@@ -164,7 +164,9 @@ class Model:
             if self.has_recovered(look):
                 self.attempts = 0
             self.is_completion_told = self.is_completion_queued = False
-        self.last_known, self.last_key = look, look.key or self.last_key
+        if look.run and self.last_run and look.run != self.last_run:
+            self.is_completion_told = self.is_completion_queued = False
+        self.last_known, self.last_key, self.last_run = look, look.key or self.last_key, look.run or self.last_run
 
     def has_recovered(self, look):
         if self.has_given_up or not self.attempts:
