@@ -62,7 +62,8 @@ from collections import namedtuple
 
 TYPE_CHECKING = False  # type checkers read the first branch; `typing` costs 8 ms of each start for these records
 if TYPE_CHECKING:
-    from typing import Any, Callable, Generator, Iterable, Iterator, NamedTuple, Optional
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from typing import Any, NamedTuple, Optional
 
     Flow = Generator[Any, Any, Any]
 else:
@@ -2110,7 +2111,7 @@ class Written(float):
     text = ""
 
     @classmethod
-    def read(cls, text: str) -> "Written":
+    def read(cls, text: str) -> Written:
         number = cls(text)
         if number in (float("inf"), float("-inf")):  # 1e999: JSON cannot carry it any further
             raise ValueError(text)
@@ -2874,7 +2875,7 @@ def reach(step: str) -> None:
 def awake_seconds() -> float:
     """Seconds on a clock that stops while the machine sleeps and never jumps."""
     if sys.platform == "darwin":  # documented; not tried there
-        return time.clock_gettime(getattr(time, "CLOCK_UPTIME_RAW"))
+        return time.clock_gettime(time.CLOCK_UPTIME_RAW)
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
@@ -5077,7 +5078,7 @@ def plan_lines(site: Site, job: Any, plan: Plan) -> list:
     """The plan as a person reads it before approving: what, where, which files, what verifies it."""
     lines = [site.say("plan.title", name=job.name, job=job.id)]
     for label, text in plan.items.items():
-        part, _, own = label.partition(": ") if label.startswith("verification ") else ("", "", label)
+        own = label.partition(": ")[2] if label.startswith("verification ") else label
         if own:
             lines += item_lines(site, own, text, label in plan.loose)
         else:

@@ -101,7 +101,9 @@ class PlacesOfThings(unittest.TestCase):
                 self.assertEqual(ops.openclaw_places(env, HOME, exists), tuple(map(expand, expected)))
 
     def test_without_a_home_only_variables_say_where(self):
-        nothing = (lambda path: False)
+        def nothing(path):
+            return False
+
         self.assertEqual(ops.openclaw_places({}, None, nothing), (None, None, None))
         self.assertEqual(ops.openclaw_places({"OPENCLAW_HOME": "~/o"}, None, nothing), ("~/o", "~/o/openclaw.json", "~/o"))
         self.assertEqual(ops.openclaw_places({"OPENCLAW_HOME": "/o"}, None, nothing), ("/o", "/o/openclaw.json", "/o"))
