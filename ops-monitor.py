@@ -317,6 +317,20 @@ def duration_text(seconds: float) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
+def clip(text: str, limit: int) -> str:
+    """`text` cut to `limit` UTF-16 units; the cut shows."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    if len(units) <= 2 * limit:
+        return text
+    kept = units[: 2 * max(0, limit - 2)].decode("utf-16-le", "surrogatepass")
+    return (kept if text.startswith(kept) else kept[:-1]) + " …"  # half a letter is none
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """`text` on one line, white space folded."""
+    return clip(" ".join(text.split()), limit)
+
+
 def duration_seconds(text: str) -> float:
     """Seconds in `90`, `1.5h`, `2d 3h`.  Raises ValueError for anything else."""
     if not re.fullmatch(r"\s*(?:\d{1,12}(?:\.\d+)?|(?:\d{1,12}(?:\.\d+)?\s*[smhd]\s*)+)\s*", text):
@@ -335,20 +349,6 @@ def number_text(value: Any) -> str:
 def utf16_length(text: str) -> int:
     """UTF-16 units, in which Telegram counts."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def clip(text: str, limit: int) -> str:
-    """`text` cut to `limit` UTF-16 units; the cut shows."""
-    units = text.encode("utf-16-le", "surrogatepass")
-    if len(units) <= 2 * limit:
-        return text
-    kept = units[: 2 * max(0, limit - 2)].decode("utf-16-le", "surrogatepass")
-    return (kept if text.startswith(kept) else kept[:-1]) + " …"  # half a letter is none
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """`text` on one line, white space folded."""
-    return clip(" ".join(text.split()), limit)
 
 
 def last_lines(text: str, count: int = 8, limit: int = 1200) -> str:
@@ -746,15 +746,6 @@ MESSAGES = {
 }  # fmt: skip
 
 
-def say(lang: str, key: str, /, **facts: Any) -> str:
-    """The sentence `key` in a language, its holes filled; empty facts show as `-`."""
-    row = MESSAGES.get(key)
-    if row is None:  # a state file of another version names a row that we do not have
-        return key + "".join(f" {name}={value}" for name, value in facts.items())
-    text = row[1] if lang == "zh" else row[0]
-    return text.format_map(Facts(facts))
-
-
 class Facts(dict):
     """Facts for a sentence; a missing or empty one shows as `-`."""
 
@@ -763,6 +754,15 @@ class Facts(dict):
 
     def __missing__(self, key: str) -> str:
         return "-"
+
+
+def say(lang: str, key: str, /, **facts: Any) -> str:
+    """The sentence `key` in a language, its holes filled; empty facts show as `-`."""
+    row = MESSAGES.get(key)
+    if row is None:  # a state file of another version names a row that we do not have
+        return key + "".join(f" {name}={value}" for name, value in facts.items())
+    text = row[1] if lang == "zh" else row[0]
+    return text.format_map(Facts(facts))
 
 
 # ==== ERRORS =============================================================
@@ -1221,6 +1221,21 @@ def path_text(path: tuple) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{visible(step, 60)}" for step in path)[1:] or "the file"
 
 
+def read_value(field: Field, value: Any, path: tuple, problems: list) -> dict:
+    """{key: value as the records hold it}; nothing in it if the value is not valid, which is noted."""
+    kind = field.kind
+    if value is None and field.default is None:
+        return {field.key: None}
+    if not kind.accepts(value):
+        problems.append(Problem(path, f"expected {kind.expected}, found {found_text(value)}"))
+        return {}
+    if kind.section and isinstance(value, dict):
+        value = read_settings(kind.section, value, path, problems)
+    elif kind.section and kind.section != "job":  # read_jobs reads each job for itself
+        value = [read_settings(kind.section, item, (*path, index), problems) for index, item in enumerate(value)]
+    return {field.key: value}
+
+
 def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
     """The valid settings that `value` gives for a section; the others are noted."""
     settings: dict = {}
@@ -1237,21 +1252,6 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
         if field.default is REQUIRED and key not in value:
             problems.append(Problem(path, f"'{key}' is missing: expected {field.kind.expected}"))
     return settings
-
-
-def read_value(field: Field, value: Any, path: tuple, problems: list) -> dict:
-    """{key: value as the records hold it}; nothing in it if the value is not valid, which is noted."""
-    kind = field.kind
-    if value is None and field.default is None:
-        return {field.key: None}
-    if not kind.accepts(value):
-        problems.append(Problem(path, f"expected {kind.expected}, found {found_text(value)}"))
-        return {}
-    if kind.section and isinstance(value, dict):
-        value = read_settings(kind.section, value, path, problems)
-    elif kind.section and kind.section != "job":  # read_jobs reads each job for itself
-        value = [read_settings(kind.section, item, (*path, index), problems) for index, item in enumerate(value)]
-    return {field.key: value}
 
 
 def filled(kind_of: Any, section_name: str, settings: dict, *more: Any) -> Any:
@@ -1282,6 +1282,11 @@ def make_job(settings: dict, defaults: dict, index: int) -> Any:
         after=[filled(After, "after", item) for item in settings.get("after", [])],
     )
     return filled(Job, "job", whole, index)
+
+
+def can_restart(job: Any) -> bool:
+    """Whether a stall of this job may be answered by stop and start."""
+    return job.kind == LONG_READ and job.risk == READ_ONLY and bool(job.managed or job.commands.stop)
 
 
 def job_faults(job: Any, own: dict) -> Iterator[tuple]:
@@ -1317,9 +1322,9 @@ def job_faults(job: Any, own: dict) -> Iterator[tuple]:
         yield f"approval.{key}", f"grants nothing; `approve {job.id}` approves one run", False
 
 
-def can_restart(job: Any) -> bool:
-    """Whether a stall of this job may be answered by stop and start."""
-    return job.kind == LONG_READ and job.risk == READ_ONLY and bool(job.managed or job.commands.stop)
+def verifications(job: Any, jobs: dict) -> list:
+    """The `after` entries of a write that can verify it: one_shot_reads, which in `jobs` are all read_only."""
+    return [after for after in job.after if after.when != "failure" and after.job_id in jobs and jobs[after.job_id].kind == CHECK]
 
 
 def after_problems(job: Any, jobs: dict, broken: dict) -> Iterator[Problem]:
@@ -1343,11 +1348,6 @@ def after_problems(job: Any, jobs: dict, broken: dict) -> Iterator[Problem]:
         yield Problem(path, "a long job cannot verify: this write can never become verified; name a one_shot_read", is_error=False)
     elif all(after.job_id in jobs for after in job.after):
         yield Problem(path, "a write needs a verification: an entry with when success or always that names a read_only one_shot_read")
-
-
-def verifications(job: Any, jobs: dict) -> list:
-    """The `after` entries of a write that can verify it: one_shot_reads, which in `jobs` are all read_only."""
-    return [after for after in job.after if after.when != "failure" and after.job_id in jobs and jobs[after.job_id].kind == CHECK]
 
 
 def in_cycles(jobs: dict) -> list:
@@ -1413,6 +1413,14 @@ def cross_check(jobs: dict, broken: dict, problems: list) -> None:
         problems += mine
 
 
+def find_places(text: str) -> dict:
+    """Path -> (line, column) of every value; empty for a text that only the plain parser reads."""
+    try:
+        return read_tolerant(text).places
+    except Malformed:  # nested deeper than the tolerant parser goes
+        return {}
+
+
 def read_config(text: str) -> Config:
     """A config as understood.  Raises Malformed if nothing in it can be used."""
     problems: list = []
@@ -1426,14 +1434,6 @@ def read_config(text: str) -> Config:
     monitor = filled(Monitor, "monitor", settings.get("monitor", {}))
     delivery = filled(Delivery, "delivery", settings.get("delivery", {}))
     return Config(jobs, broken, monitor, delivery, tuple(problems), text)
-
-
-def find_places(text: str) -> dict:
-    """Path -> (line, column) of every value; empty for a text that only the plain parser reads."""
-    try:
-        return read_tolerant(text).places
-    except Malformed:  # nested deeper than the tolerant parser goes
-        return {}
 
 
 def problem_lines(config: Config, path: str, strict: bool = False) -> list:
@@ -1904,6 +1904,21 @@ def small_facts(facts: dict) -> dict:
     return {key: clip(value, FACT_TEXT) if isinstance(value, str) else value for key, value in facts.items()}
 
 
+def epoch_seconds(value: Any) -> float:
+    """Epoch seconds of a number (seconds or milliseconds) or ISO text; 0.0 for anything else."""
+    if is_number(value):
+        return max(0.0, float(value) / (1000.0 if value > 1e11 else 1.0))
+    if not value or not isinstance(value, str):
+        return 0.0
+    from datetime import datetime, timezone  # rare: v1 files only
+
+    try:
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
 class State:
     """The content of the state file while it is read or changed.
 
@@ -1989,21 +2004,6 @@ class State:
             entry["doneAt"] = min(done, self.now)
         entry.update(createdAt=created or self.now, notBefore=not_before)
         return entry
-
-
-def epoch_seconds(value: Any) -> float:
-    """Epoch seconds of a number (seconds or milliseconds) or ISO text; 0.0 for anything else."""
-    if is_number(value):
-        return max(0.0, float(value) / (1000.0 if value > 1e11 else 1.0))
-    if not value or not isinstance(value, str):
-        return 0.0
-    from datetime import datetime, timezone  # rare: v1 files only
-
-    try:
-        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
-        return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 V1_TIMES = ("lastSeen", "lastProgressAt", "lastReportAt", "lastAutoResumeAt", "lastAnomalyReportAt")
@@ -2164,13 +2164,18 @@ def status_answer(outcome: Outcome) -> Any:
     return Phrase("status.both") if answer["running"] and answer["completed"] else answer
 
 
-def read_status(outcome: Outcome, redact: Redactor) -> Observation:
-    """The observation in a status command's outcome: the status contract, CONTRACT of v1."""
-    answer = outcome_phrase(outcome) or status_answer(outcome)
-    if isinstance(answer, dict):
-        return observed(outcome.ended, answer, redact)
-    detail = last_lines(redact.read(outcome.err) or redact.read(outcome.out), 3, 400)
-    return Observation(outcome.ended, UNKNOWN, problem=answer, detail=detail)
+def progress_key(key: Any, progress: dict, redact: Redactor) -> str:
+    """`progressKey`, else the canonical JSON of `progress`; by its digest where it is long or not to be shown."""
+    text = key if isinstance(key, str) else ""
+    if isinstance(key, (int, float)) and not isinstance(key, bool):
+        text = number_text(key)
+    elif progress and not text:
+        text = json.dumps(progress, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if len(text.encode("utf-8", "replace")) <= 100 and redact.tidy(text) == text:
+        return text
+    import hashlib  # rare: only for such keys
+
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def observed(when: Instant, answer: dict, redact: Redactor) -> Observation:
@@ -2191,18 +2196,13 @@ def observed(when: Instant, answer: dict, redact: Redactor) -> Observation:
     )
 
 
-def progress_key(key: Any, progress: dict, redact: Redactor) -> str:
-    """`progressKey`, else the canonical JSON of `progress`; by its digest where it is long or not to be shown."""
-    text = key if isinstance(key, str) else ""
-    if isinstance(key, (int, float)) and not isinstance(key, bool):
-        text = number_text(key)
-    elif progress and not text:
-        text = json.dumps(progress, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    if len(text.encode("utf-8", "replace")) <= 100 and redact.tidy(text) == text:
-        return text
-    import hashlib  # rare: only for such keys
-
-    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def read_status(outcome: Outcome, redact: Redactor) -> Observation:
+    """The observation in a status command's outcome: the status contract, CONTRACT of v1."""
+    answer = outcome_phrase(outcome) or status_answer(outcome)
+    if isinstance(answer, dict):
+        return observed(outcome.ended, answer, redact)
+    detail = last_lines(redact.read(outcome.err) or redact.read(outcome.out), 3, 400)
+    return Observation(outcome.ended, UNKNOWN, problem=answer, detail=detail)
 
 
 # ---- remember
@@ -2234,6 +2234,18 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
+def remember_running(memory: Memory, after: Memory, look: Observation, policy: Any) -> Memory:
+    """The rest of it for a running job; `memory` is from before the look."""
+    after = after._replace(stalled_for=stalled_for(memory, look))
+    if look.key and look.key != memory.key:
+        after = after._replace(key_at=look.when.at)
+    if memory.state == COMPLETED:
+        after = after._replace(reported_at=0.0, reported_key="", reported_progress={})
+    if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
+        after = after._replace(attempts=0, attempt_at=0.0, attempt_key="")
+    return after
+
+
 def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     """Memory after a look, before anything is decided."""
     when = look.when
@@ -2250,18 +2262,6 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     if look.state == RUNNING or differ(memory.run, look.run):
         after = after._replace(completed_fired=False, completed_told=False)
     return remember_running(memory, after, look, policy) if look.state == RUNNING else after
-
-
-def remember_running(memory: Memory, after: Memory, look: Observation, policy: Any) -> Memory:
-    """The rest of it for a running job; `memory` is from before the look."""
-    after = after._replace(stalled_for=stalled_for(memory, look))
-    if look.key and look.key != memory.key:
-        after = after._replace(key_at=look.when.at)
-    if memory.state == COMPLETED:
-        after = after._replace(reported_at=0.0, reported_key="", reported_progress={})
-    if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
-        after = after._replace(attempts=0, attempt_at=0.0, attempt_key="")
-    return after
 
 
 # ---- resume: may it be started again by itself, and is it time?
@@ -2440,6 +2440,17 @@ def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     return memory._replace(inherited_at=0.0, incidents=incidents)
 
 
+def judge_flapping(decision: Decision, now: Instant) -> Decision:
+    """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
+    memory = decision.memory
+    begins = not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR
+    if not begins and (memory.flips or not memory.flapping_at):
+        return decision
+    telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
+    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
+    return decision._replace(memory=memory._replace(flapping_at=now.at if begins else 0.0), effects=(*decision.effects, effect))
+
+
 def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
     """Every incident of one job: new memory, notifications, and a reason per kind."""
     memory = inherit(memory, findings, now)
@@ -2463,17 +2474,6 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
             incidents[kind] = told(after, finding, now, telling) if telling else after
         reasons[kind] = reason
     return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), now)
-
-
-def judge_flapping(decision: Decision, now: Instant) -> Decision:
-    """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
-    memory = decision.memory
-    begins = not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR
-    if not begins and (memory.flips or not memory.flapping_at):
-        return decision
-    telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
-    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
-    return decision._replace(memory=memory._replace(flapping_at=now.at if begins else 0.0), effects=(*decision.effects, effect))
 
 
 def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
@@ -2534,26 +2534,6 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
 # ---- the whole
 
 
-def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Decision:
-    """The judgement on one look at a long job."""
-    if memory.boot == look.when.boot and look.when.awake < memory.looked_awake:
-        return Decision(memory, (), {"look": Reason("look.older")})
-    memory = remember_look(memory, look, job.policy)
-    resume = resume_reason(job, look, memory, now, state_lost)
-    if look.state == STOPPED and memory.attempts and resume.key == "resume.gave_up":
-        memory = memory._replace(gave_up_at=memory.gave_up_at or now.at)
-    findings = {kind: question(job, look, memory, now, resume.key) for kind, question in LONG_QUESTIONS.items()}
-    if look.state == UNKNOWN:  # such a look shows nothing else
-        findings = {**dict.fromkeys(findings, OPEN), "unknown": findings["unknown"]}
-    incidents = judge_incidents(job.policy, findings, memory, now, look)
-    report = judge_report(job, look, incidents.memory, now)
-    act = (Resume(restart=look.state == RUNNING),) if resume.key == "resume.now" else ()
-    # The one reason to keep is of an incident if there is one, else of routine.
-    main = next((reason.key for reason in incidents.reasons.values() if reason.key != "incident.none"), report.why("report"))
-    reasons = {**incidents.reasons, **report.reasons, "resume": resume}
-    return hold_muted(Decision(report.memory._replace(reason=main), incidents.effects + report.effects + act, reasons), now)
-
-
 def open_incidents(memory: Memory) -> list:
     """(kind, incident) of what is open, the worst first."""
     found = [(kind, incident) for kind, incident in memory.incidents.items() if incident.opened_at]
@@ -2581,6 +2561,26 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
         else:  # quiet hours may hold it: the next look tells it
             incidents[kind] = incident._replace(told_at=0.0)
     return Decision(memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0, incidents=incidents), effects, reasons)
+
+
+def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Decision:
+    """The judgement on one look at a long job."""
+    if memory.boot == look.when.boot and look.when.awake < memory.looked_awake:
+        return Decision(memory, (), {"look": Reason("look.older")})
+    memory = remember_look(memory, look, job.policy)
+    resume = resume_reason(job, look, memory, now, state_lost)
+    if look.state == STOPPED and memory.attempts and resume.key == "resume.gave_up":
+        memory = memory._replace(gave_up_at=memory.gave_up_at or now.at)
+    findings = {kind: question(job, look, memory, now, resume.key) for kind, question in LONG_QUESTIONS.items()}
+    if look.state == UNKNOWN:  # such a look shows nothing else
+        findings = {**dict.fromkeys(findings, OPEN), "unknown": findings["unknown"]}
+    incidents = judge_incidents(job.policy, findings, memory, now, look)
+    report = judge_report(job, look, incidents.memory, now)
+    act = (Resume(restart=look.state == RUNNING),) if resume.key == "resume.now" else ()
+    # The one reason to keep is of an incident if there is one, else of routine.
+    first = next((reason.key for reason in incidents.reasons.values() if reason.key != "incident.none"), report.why("report"))
+    reasons = {**incidents.reasons, **report.reasons, "resume": resume}
+    return hold_muted(Decision(report.memory._replace(reason=first), incidents.effects + report.effects + act, reasons), now)
 
 
 # ---- writes
@@ -2723,6 +2723,14 @@ def phrase_text(lang: str, phrase: Phrase) -> str:
     return say(lang, phrase.key, **phrase.facts)
 
 
+def difference(value: Any, before: Any) -> str:
+    """` (+12)` since the last report; nothing where there is none."""
+    if not is_number(value) or not is_number(before) or value == before:
+        return ""
+    change = value - before
+    return f" ({format(change, '+d' if isinstance(change, int) else '+.6g')})"
+
+
 def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
     """`done: 40 (+12)` a line, numbers as they were written."""
     lines = []
@@ -2733,14 +2741,6 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
             shown = one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 120)
         lines.append(f"{one_line(str(key), 60)}: {shown}")
     return lines + ([f"… {len(progress) - limit}"] if len(progress) > limit else [])
-
-
-def difference(value: Any, before: Any) -> str:
-    """` (+12)` since the last report; nothing where there is none."""
-    if not is_number(value) or not is_number(before) or value == before:
-        return ""
-    change = value - before
-    return f" ({format(change, '+d' if isinstance(change, int) else '+.6g')})"
 
 
 def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
@@ -2842,13 +2842,6 @@ def bar(progress: dict) -> str:
     return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
 
 
-def table(rows: list, limit: int = 0) -> list:
-    """Rows of cells as aligned lines; the last column is cut so that a line has `limit` columns."""
-    widths = [max(map(display_width, column)) for column in zip(*rows)]
-    lines = ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
-    return [cut_columns(line, limit) for line in lines] if limit else lines
-
-
 def cut_columns(line: str, limit: int) -> str:
     """`line` cut to `limit` display columns."""
     if display_width(line) <= limit:
@@ -2859,6 +2852,13 @@ def cut_columns(line: str, limit: int) -> str:
 
 
 # ------ the threshold: everything below may touch clock, files, processes and network ------
+
+
+def table(rows: list, limit: int = 0) -> list:
+    """Rows of cells as aligned lines; the last column is cut so that a line has `limit` columns."""
+    widths = [max(map(display_width, column)) for column in zip(*rows)]
+    lines = ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
+    return [cut_columns(line, limit) for line in lines] if limit else lines
 
 
 # ==== WORLD ==============================================================
@@ -2877,6 +2877,47 @@ def awake_seconds() -> float:
     if sys.platform == "darwin":  # documented; not tried there
         return time.clock_gettime(time.CLOCK_UPTIME_RAW)
     return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def find_executable(program: str, path: str, cwd: str) -> str:
+    """The file that `program` names.  Raises OSError as execvp would."""
+    if "/" in program:
+        return os.path.normpath(os.path.join(cwd, program))
+    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
+    for place in path.split(":"):
+        candidate = os.path.join(cwd, place, program)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            trouble = PermissionError(errno.EACCES, "permission denied", candidate)
+    raise trouble
+
+
+def spawn(argv: list, cwd: str, env: dict, files: list) -> int:
+    """Start a child in its own session; its pid.  `files` are (its descriptor, ours).
+
+    posix_spawn because it costs a third of fork and the same for a small or a large parent.  It
+    cannot change directory, so we do: this program is single-threaded and its own paths are absolute.
+    """
+    os.chdir(cwd)
+    program = find_executable(argv[0], env.get("PATH", ""), cwd)
+    actions: list = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]  # unless `files` has one
+    actions += [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files]
+    reach("spawn")
+    return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS_OF_OURS)
+
+
+def quick_output(argv: list) -> str:
+    """What a small system program prints.  Raises OSError if it cannot be run."""
+    source, sink = os.pipe()
+    with open(source, "rb") as file:
+        try:
+            pid = spawn(argv, "/", {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}, [(1, sink)])
+        finally:
+            os.close(sink)
+        output = file.read()
+    os.waitpid(pid, 0)
+    return output.decode("utf-8", "replace")
 
 
 def boot_identity() -> str:
@@ -2981,6 +3022,25 @@ def flush_to_disk(fd: int) -> None:
         fcntl.fcntl(fd, full_sync)
 
 
+def flush_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        reach("fsync")
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some filesystems cannot
+            raise
+    finally:
+        os.close(fd)
+
+
+def remove_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # what is not there need not go
+
+
 def write_durably(path: str, data: bytes) -> None:
     """Replace a file's content so that a crash leaves the old one or the new one, whole.
 
@@ -3000,25 +3060,6 @@ def write_durably(path: str, data: bytes) -> None:
         remove_quietly(temporary)
         raise
     flush_directory(os.path.dirname(path))
-
-
-def flush_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        reach("fsync")
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some filesystems cannot
-            raise
-    finally:
-        os.close(fd)
-
-
-def remove_quietly(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # what is not there need not go
 
 
 def read_file(path: str, limit: int = 64 << 20) -> bytes:
@@ -3066,6 +3107,15 @@ class Trust(NamedTuple):
     warning: str = ""
 
 
+def user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
 def check_trust(path: str, home: str) -> Trust:
     """Who may change `path`: itself and the directories on its way, link and target, up to HOME or `/`."""
     real, real_home = os.path.realpath(path), os.path.realpath(home)
@@ -3088,15 +3138,6 @@ def check_trust(path: str, home: str) -> Trust:
         if mode & stat.S_IWGRP and not warning:
             warning = f"{step} can be written by its group; chmod g-w {shell_word(step)}"
     return Trust(warning=warning)
-
-
-def user_name(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def home_directory(env: dict) -> str:
@@ -3299,34 +3340,6 @@ def child_environment(env: dict, home: str, declared: dict) -> dict:
     return {"HOME": home, **env, "PATH": ":".join(path), **declared}
 
 
-def find_executable(program: str, path: str, cwd: str) -> str:
-    """The file that `program` names.  Raises OSError as execvp would."""
-    if "/" in program:
-        return os.path.normpath(os.path.join(cwd, program))
-    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
-    for place in path.split(":"):
-        candidate = os.path.join(cwd, place, program)
-        if os.path.isfile(candidate):
-            if os.access(candidate, os.X_OK):
-                return candidate
-            trouble = PermissionError(errno.EACCES, "permission denied", candidate)
-    raise trouble
-
-
-def spawn(argv: list, cwd: str, env: dict, files: list) -> int:
-    """Start a child in its own session; its pid.  `files` are (its descriptor, ours).
-
-    posix_spawn because it costs a third of fork and the same for a small or a large parent.  It
-    cannot change directory, so we do: this program is single-threaded and its own paths are absolute.
-    """
-    os.chdir(cwd)
-    program = find_executable(argv[0], env.get("PATH", ""), cwd)
-    actions: list = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]  # unless `files` has one
-    actions += [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files]
-    reach("spawn")
-    return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS_OF_OURS)
-
-
 def spawn_failure(error: Exception, command: Command) -> Phrase:
     """Why a command could not be started, in words."""
     program = command.argv[0]
@@ -3423,6 +3436,68 @@ class Child:
         self.deadline = time.monotonic() + command.timeout  # once it has ended: of a grandchild that keeps the pipe
         self.signals = 0  # times that it was told to end
         self.code: Optional[int] = None
+
+
+def ring_on_exit() -> tuple:
+    """A pipe (read end, write end) that becomes readable when a child of ours ends."""
+    source, sink = os.pipe()
+    os.set_blocking(source, False)
+    os.set_blocking(sink, False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the wake-up descriptor is written all the same
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever called us may have blocked it
+    signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+    return source, sink
+
+
+def enlarge_pipe(fd: int) -> None:
+    """A flood: let the kernel hand over 1 MiB at a time instead of 64 KiB (Linux)."""
+    try:
+        fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
+    except OSError:
+        pass  # not Linux, or the user's share of pipe memory is used up: slower, nothing else
+
+
+def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
+    try:
+        kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # gone already, or (macOS) only zombies are left
+
+
+def end_group(pid: int, number: int) -> None:
+    reach("kill")
+    end_one(pid, number, os.killpg)
+
+
+def marked_processes(marker: str) -> list:
+    """Pids whose environment carries OPS_RUN=`marker`: what a run left, wherever it went."""
+    if not marker:
+        return []
+    wanted = f"{RUN_MARK}={marker}"
+    if not os.path.isdir("/proc/self"):  # macOS, own processes; documented, not tried there
+        lines = quick_output(["/bin/ps", "-E", "-x", "-o", "pid=,command="]).splitlines()
+        return [int(line.split(None, 1)[0]) for line in lines if wanted in line.split()]
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if wanted.encode() in file.read().split(b"\0"):
+                    found.append(int(name))
+        except OSError:
+            continue  # ended, or another user's
+    return found
+
+
+def strays(marker: str, group: int) -> list:
+    """Marked processes that have left the group: the others had its signal already."""
+    found = []
+    for pid in marked_processes(marker):
+        try:
+            if os.getpgid(pid) != group:
+                found.append(pid)
+        except OSError:
+            continue  # gone meanwhile
+    return found
 
 
 class Pool:
@@ -3584,81 +3659,6 @@ class Pool:
         self.finished.append((child.token, outcome))
 
 
-def ring_on_exit() -> tuple:
-    """A pipe (read end, write end) that becomes readable when a child of ours ends."""
-    source, sink = os.pipe()
-    os.set_blocking(source, False)
-    os.set_blocking(sink, False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the wake-up descriptor is written all the same
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever called us may have blocked it
-    signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
-    return source, sink
-
-
-def enlarge_pipe(fd: int) -> None:
-    """A flood: let the kernel hand over 1 MiB at a time instead of 64 KiB (Linux)."""
-    try:
-        fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
-    except OSError:
-        pass  # not Linux, or the user's share of pipe memory is used up: slower, nothing else
-
-
-def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
-    try:
-        kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # gone already, or (macOS) only zombies are left
-
-
-def end_group(pid: int, number: int) -> None:
-    reach("kill")
-    end_one(pid, number, os.killpg)
-
-
-def marked_processes(marker: str) -> list:
-    """Pids whose environment carries OPS_RUN=`marker`: what a run left, wherever it went."""
-    if not marker:
-        return []
-    wanted = f"{RUN_MARK}={marker}"
-    if not os.path.isdir("/proc/self"):  # macOS, own processes; documented, not tried there
-        lines = quick_output(["/bin/ps", "-E", "-x", "-o", "pid=,command="]).splitlines()
-        return [int(line.split(None, 1)[0]) for line in lines if wanted in line.split()]
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if wanted.encode() in file.read().split(b"\0"):
-                    found.append(int(name))
-        except OSError:
-            continue  # ended, or another user's
-    return found
-
-
-def strays(marker: str, group: int) -> list:
-    """Marked processes that have left the group: the others had its signal already."""
-    found = []
-    for pid in marked_processes(marker):
-        try:
-            if os.getpgid(pid) != group:
-                found.append(pid)
-        except OSError:
-            continue  # gone meanwhile
-    return found
-
-
-def quick_output(argv: list) -> str:
-    """What a small system program prints.  Raises OSError if it cannot be run."""
-    source, sink = os.pipe()
-    with open(source, "rb") as file:
-        try:
-            pid = spawn(argv, "/", {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}, [(1, sink)])
-        finally:
-            os.close(sink)
-        output = file.read()
-    os.waitpid(pid, 0)
-    return output.decode("utf-8", "replace")
-
-
 def process_fields(pid: int) -> list:
     """What Linux tells of a process, from its state on (the name before it may hold anything); [] if nothing."""
     try:
@@ -3697,6 +3697,14 @@ HTTP_TIMEOUT = 10.0
 
 class Lost(Exception):
     """The request went out and no answer came: nobody knows whether it was heard."""
+
+
+def end_connection(connection: Any) -> None:
+    """The time limit of a whole exchange: a server that drips ends in a broken connection."""
+    try:
+        connection.sock.shutdown(2)
+    except (AttributeError, OSError):
+        pass  # it has ended by itself
 
 
 def post_json(url: str, body: dict, proxy: str = "") -> tuple:
@@ -3743,14 +3751,6 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     finally:
         watch.cancel()
         connection.close()
-
-
-def end_connection(connection: Any) -> None:
-    """The time limit of a whole exchange: a server that drips ends in a broken connection."""
-    try:
-        connection.sock.shutdown(2)
-    except (AttributeError, OSError):
-        pass  # it has ended by itself
 
 
 # ==== MANAGED ============================================================
@@ -3859,8 +3859,8 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
     pid = 0
     try:
         pid = os.posix_spawn(program, argv, {**os.environ, **mark}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
-        who = f',"pid":{pid},"processStart":"{started()}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
-        record(who)
+        identity = f',"pid":{pid},"processStart":"{started()}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
+        record(identity)
     except OSError as error:  # nothing may run that is not on record
         if pid:
             os.killpg(pid, signal.SIGKILL)
@@ -3875,7 +3875,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
             time.sleep(0.2)
     except OSError:
         pass  # nothing is left
-    record(who + f',"exitCode":{code},"endedAt":{time.time():.3f}')
+    record(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
     os._exit(0)
 
 
@@ -4167,7 +4167,7 @@ def new_id() -> str:
     return os.urandom(6).hex()
 
 
-def job_name(site: Site, job_id: str) -> str:
+def name_of_job(site: Site, job_id: str) -> str:
     job = site.config.jobs.get(job_id)
     return job.name if job else job_id
 
@@ -4197,11 +4197,11 @@ def trim_outbox(state: State) -> None:
 ADVICE = {"stopped": "start", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
 
 
-def notify(site: Site, state: State, job_id: str, effect: Notify) -> None:
+def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     """Put one section into the outbox; it takes the place of an older one about the same."""
     command = ADVICE.get(effect.kind)
     advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
-    name = job_name(site, job_id) if job_id else site.say("name.monitor")
+    name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
     text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
     entry: dict = {"id": new_id(), "createdAt": state.now, "notBefore": state.now, "rank": effect.rank, "text": text}
@@ -4237,7 +4237,7 @@ def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
     state.remember(job_id, decision.memory)
     for effect in decision.effects:
         if isinstance(effect, Notify):
-            notify(site, state, job_id, effect)
+            tell(site, state, job_id, effect)
         elif isinstance(effect, Enqueue):
             enqueue(state, effect.job_id, effect.delay, f"after {job_id}")
 
@@ -4317,7 +4317,7 @@ def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome])
     state.record("start failed" if phrase else "started", job.id, reason=phrase_text("en", phrase) if phrase else "")
     if phrase and not is_muted(memory, site.clock.now()):
         words = Phrase("start.failed", {"why": phrase_text(site.lang, phrase)})
-        notify(site, state, job.id, Notify("start", "told", NOTICE, words, start_output(site, job, outcome)))
+        tell(site, state, job.id, Notify("start", "told", NOTICE, words, start_output(site, job, outcome)))
 
 
 def file_size(path: str) -> int:
@@ -4589,7 +4589,7 @@ def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
     words = Phrase("interrupted.again" if again else "interrupted", {"time": site.clock.text(memory.action_at)})
     state.record("interrupted", job.id, again=again)
     if not is_muted(memory, site.clock.now()):
-        notify(site, state, job.id, Notify("interrupted", "told", WARN if again else ALERT, words))
+        tell(site, state, job.id, Notify("interrupted", "told", WARN if again else ALERT, words))
     if not again:
         finish_entry(state, memory.action_entry, None)
         state.remember(job.id, end_action(memory))
@@ -4615,6 +4615,40 @@ def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) ->
         taken = taken._replace(slot_at=memory.slot_at, anchor_at=memory.anchor_at)
     state.remember(job.id, taken._replace(action_entry=entry_id))
     return True
+
+
+def settle_gate(site: Site, state: State, job: Any) -> None:
+    """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
+    now = site.clock.now()
+    findings = gate_findings(state.gate(job.id), state.now)
+    decision = judge_incidents(job.policy, findings, state.memory(job.id), now)
+    perform(site, state, job.id, hold_muted(decision, now))
+
+
+def forget_blocked(state: State, job_id: str) -> None:
+    """What was blocked is answered: nothing to resolve, nothing to say."""
+    memory = state.memory(job_id)
+    incidents = dict(memory.incidents)
+    if incidents.pop("blocked", None):
+        state.remember(job_id, memory._replace(incidents=incidents))
+
+
+def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
+    """What the run of a check means for the writes that it verifies."""
+    for job_id, number in site.verifies.get(check.id, {}).items():
+        job, before = site.config.jobs[job_id], state.gate(job_id)
+        if before.verify not in ("pending", "failed"):
+            continue
+        own = f"verification {number}: "
+        now = remembered(make_plan(site, job), before.verify_salt, own)
+        same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
+        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
+        if gate != before:
+            state.keep_gate(job_id, gate)
+            if gate.verify == "passed":
+                forget_blocked(state, job_id)
+            state.record("verification", job_id, by=check.id, result=gate.verify, run=gate.run_id)
+            settle_gate(site, state, job)
 
 
 def settle_run(site: Site, state: State, job: Any, outcome: Outcome, by: str = "") -> Decision:
@@ -4660,45 +4694,11 @@ def refuse_entry(site: Site, state: State, entry: dict) -> None:
     job_id = str(entry.get("jobId"))
     job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
     words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
-    notify(site, state, shown, Notify("blocked", "told", ALERT, words))
+    tell(site, state, shown, Notify("blocked", "told", ALERT, words))
     state.record("blocked", shown, by=entry.get("by") or "queue")
 
 
 # ---- writes, as far as a tick has to do with them
-
-
-def settle_gate(site: Site, state: State, job: Any) -> None:
-    """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
-    now = site.clock.now()
-    findings = gate_findings(state.gate(job.id), state.now)
-    decision = judge_incidents(job.policy, findings, state.memory(job.id), now)
-    perform(site, state, job.id, hold_muted(decision, now))
-
-
-def forget_blocked(state: State, job_id: str) -> None:
-    """What was blocked is answered: nothing to resolve, nothing to say."""
-    memory = state.memory(job_id)
-    incidents = dict(memory.incidents)
-    if incidents.pop("blocked", None):
-        state.remember(job_id, memory._replace(incidents=incidents))
-
-
-def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
-    """What the run of a check means for the writes that it verifies."""
-    for job_id, number in site.verifies.get(check.id, {}).items():
-        job, before = site.config.jobs[job_id], state.gate(job_id)
-        if before.verify not in ("pending", "failed"):
-            continue
-        own = f"verification {number}: "
-        now = remembered(make_plan(site, job), before.verify_salt, own)
-        same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
-        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
-        if gate != before:
-            state.keep_gate(job_id, gate)
-            if gate.verify == "passed":
-                forget_blocked(state, job_id)
-            state.record("verification", job_id, by=check.id, result=gate.verify, run=gate.run_id)
-            settle_gate(site, state, job)
 
 
 @under_lock
@@ -4742,6 +4742,25 @@ class Receiver(NamedTuple):
         return format(zlib.crc32(repr((self.ways, self.chat, self.thread, self.root, self.token, self.binary)).encode()), "08x")
 
 
+def find_chat(site: Site, loaded: OpenClaw) -> tuple:
+    """(chat, thread) of --target, of delivery.target or of OpenClaw's config; chat "" = nobody."""
+    delivery = site.config.delivery
+    given = str(site.target or delivery.target or "")
+    known: Any = None
+    if delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
+        known = parse_target(given) if given else find_target(loaded, delivery.account)
+    chat, thread = known[:2] if known else (given, "")
+    moved = object_at(site.store.view().raw, "moved").get(chat)
+    return moved if isinstance(moved, str) else chat, thread
+
+
+def openclaw_binary(site: Site) -> str:
+    try:
+        return find_executable("openclaw", child_environment(site.env, site.home, {})["PATH"], "/")
+    except OSError:
+        return ""
+
+
 def find_receiver(site: Site) -> Receiver:
     """The receiver that config, command line and OpenClaw's config give."""
     delivery = site.config.delivery
@@ -4770,46 +4789,6 @@ def find_receiver(site: Site) -> Receiver:
     return Receiver(ways, chat, thread, delivery.channel, delivery.account or "", token.value or "", api.root, proxy, binary)
 
 
-def find_chat(site: Site, loaded: OpenClaw) -> tuple:
-    """(chat, thread) of --target, of delivery.target or of OpenClaw's config; chat "" = nobody."""
-    delivery = site.config.delivery
-    given = str(site.target or delivery.target or "")
-    known: Any = None
-    if delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
-        known = parse_target(given) if given else find_target(loaded, delivery.account)
-    chat, thread = known[:2] if known else (given, "")
-    moved = object_at(site.store.view().raw, "moved").get(chat)
-    return moved if isinstance(moved, str) else chat, thread
-
-
-def openclaw_binary(site: Site) -> str:
-    try:
-        return find_executable("openclaw", child_environment(site.env, site.home, {})["PATH"], "/")
-    except OSError:
-        return ""
-
-
-def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
-    """sendMessage of the Bot API; decided on error_code, never on words."""
-    body = {
-        "chat_id": int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat,
-        "text": message.text,
-        "disable_notification": not message.rings,
-        "link_preview_options": {"is_disabled": True},
-    }
-    if receiver.thread.isdigit() and receiver.thread != "1":
-        body["message_thread_id"] = int(receiver.thread)
-    yield from ()  # a flow like the other ways, although it needs nothing from the driver
-    began = time.monotonic()
-    try:
-        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/sendMessage", body, receiver.proxy)
-        sent = read_api_answer(status, raw, site.redact)
-    except (Lost, OSError, ValueError) as error:
-        sent = Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100)))
-    site.pool.forgive(time.monotonic() - began)
-    return sent
-
-
 def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     """What the Bot API said."""
     try:
@@ -4831,6 +4810,27 @@ def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
         return Sent("wait", detail, retry_after=min(float(wait), DAY))
     results = {400: "refused", 401: "refused", 403: "refused", 404: "refused", 429: "wait"}
     return Sent("unknown" if code >= 500 else results.get(code, "not_sent"), detail)
+
+
+def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
+    """sendMessage of the Bot API; decided on error_code, never on words."""
+    body = {
+        "chat_id": int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat,
+        "text": message.text,
+        "disable_notification": not message.rings,
+        "link_preview_options": {"is_disabled": True},
+    }
+    if receiver.thread.isdigit() and receiver.thread != "1":
+        body["message_thread_id"] = int(receiver.thread)
+    yield from ()  # a flow like the other ways, although it needs nothing from the driver
+    began = time.monotonic()
+    try:
+        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/sendMessage", body, receiver.proxy)
+        sent = read_api_answer(status, raw, site.redact)
+    except (Lost, OSError, ValueError) as error:
+        sent = Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100)))
+    site.pool.forgive(time.monotonic() - began)
+    return sent
 
 
 NOT_SENT_WORDS = (
@@ -4909,20 +4909,6 @@ def send(site: Site, message: Message) -> Flow:
     return sent
 
 
-def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
-    """Take out what was confirmed; date what was not."""
-    if sent.result == "sent":
-        state.raw.update(outbox=[entry for entry in state.outbox if entry["id"] not in message.entries], receiver=last_receiver(site))
-        if message.counted:
-            state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
-        for entry in state.outbox:  # it works again: what waited for that goes now
-            if entry.pop("refusedBy", None) or entry.get("tries"):
-                entry["notBefore"] = min(entry["notBefore"], state.now)
-    elif sent.result != "later":
-        postpone(state, message, sent, site.receiver)
-        state.record("not delivered", error=sent.detail, result=sent.result)
-
-
 def postpone(state: State, message: Message, sent: Sent, receiver: Receiver) -> None:
     """Date the next attempt; a receiver that refuses, or asks for time, means every entry."""
     for_all = sent.result in ("refused", "wait")
@@ -4949,6 +4935,20 @@ def last_receiver(site: Site) -> dict:
     }  # fmt: skip
 
 
+def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
+    """Take out what was confirmed; date what was not."""
+    if sent.result == "sent":
+        state.raw.update(outbox=[entry for entry in state.outbox if entry["id"] not in message.entries], receiver=last_receiver(site))
+        if message.counted:
+            state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
+        for entry in state.outbox:  # it works again: what waited for that goes now
+            if entry.pop("refusedBy", None) or entry.get("tries"):
+                entry["notBefore"] = min(entry["notBefore"], state.now)
+    elif sent.result != "later":
+        postpone(state, message, sent, site.receiver)
+        state.record("not delivered", error=sent.detail, result=sent.result)
+
+
 class Delivered(NamedTuple):
     """How a delivery ended."""
 
@@ -4957,15 +4957,16 @@ class Delivered(NamedTuple):
     advice: str = ""
 
 
-def deliver(site: Site) -> Flow:
-    """Send what is due, worst first, and save each confirmation; what is left and why."""
-    lock = site.store.lock("delivery") if site.store.view().outbox else None
-    if lock is None:
-        return Delivered()  # nothing to send, or whoever holds the lock sends
-    try:
-        return (yield from send_due(site))
-    finally:
-        os.close(lock)
+def due_messages(site: Site, state: State) -> list:
+    """Messages of the entries whose wait is over; a refusal by another receiver than today's does not count."""
+    room = MESSAGES_A_TICK - site.sent
+    if room <= 0:
+        return []
+    apart = (None, site.receiver.identity)
+    living = [entry for entry in state.outbox if not has_expired(entry, state.now)]
+    due = [entry for entry in living if entry["notBefore"] <= state.now or entry.get("refusedBy") not in apart]
+    header = header_text(site.clock.time_text(state.now), site.config.monitor.host)
+    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state))
 
 
 def send_due(site: Site) -> Flow:
@@ -4989,16 +4990,15 @@ def send_due(site: Site) -> Flow:
     return Delivered(len(left), problem, "ops-monitor.py status")
 
 
-def due_messages(site: Site, state: State) -> list:
-    """Messages of the entries whose wait is over; a refusal by another receiver than today's does not count."""
-    room = MESSAGES_A_TICK - site.sent
-    if room <= 0:
-        return []
-    apart = (None, site.receiver.identity)
-    living = [entry for entry in state.outbox if not has_expired(entry, state.now)]
-    due = [entry for entry in living if entry["notBefore"] <= state.now or entry.get("refusedBy") not in apart]
-    header = header_text(site.clock.time_text(state.now), site.config.monitor.host)
-    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state))
+def deliver(site: Site) -> Flow:
+    """Send what is due, worst first, and save each confirmation; what is left and why."""
+    lock = site.store.lock("delivery") if site.store.view().outbox else None
+    if lock is None:
+        return Delivered()  # nothing to send, or whoever holds the lock sends
+    try:
+        return (yield from send_due(site))
+    finally:
+        os.close(lock)
 
 
 def warn_undelivered(delivered: Delivered) -> None:
@@ -5074,6 +5074,11 @@ def item_lines(site: Site, label: str, text: str, is_loose: bool) -> list:
     return [f"  {pad(site.say('plan.' + kind), 12)}{shown}"]
 
 
+def approval_life(job: Any) -> float:
+    """Seconds that an approval of this write holds."""
+    return float(job.approval.ttl_seconds if job.approval else 3600)
+
+
 def plan_lines(site: Site, job: Any, plan: Plan) -> list:
     """The plan as a person reads it before approving: what, where, which files, what verifies it."""
     lines = [site.say("plan.title", name=job.name, job=job.id)]
@@ -5086,12 +5091,7 @@ def plan_lines(site: Site, job: Any, plan: Plan) -> list:
     return [*lines, "", site.say("plan.ttl", time=duration_text(approval_life(job)))]
 
 
-def approval_life(job: Any) -> float:
-    """Seconds that an approval of this write holds."""
-    return float(job.approval.ttl_seconds if job.approval else 3600)
-
-
-def who() -> str:
+def who_asks() -> str:
     """The person as history knows them: user, uid, terminal."""
     try:
         terminal = os.ttyname(0)
@@ -5103,22 +5103,22 @@ def who() -> str:
 # ---- approving
 
 
-def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, tell: bool = False) -> None:
-    """An approval of this plan for one run; `tell`: nobody typed it at a terminal, so the person hears of it."""
-    by = who()
+def without_code(gate: Gate) -> Gate:
+    return gate._replace(code_hash="", code_salt="", code_digest="", code_at=0.0, code_tries=0)
+
+
+def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen: bool = False) -> None:
+    """An approval of this plan for one run; `is_unseen`: nobody typed it at a terminal, so the person hears of it."""
+    by = who_asks()
     salt = os.urandom(8).hex()
     gate = without_code(state.gate(job.id))._replace(
         digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job), approved_by=by
     )
     state.keep_gate(job.id, gate._replace(verify="", verify_left=[]) if clear else gate)
     forget_blocked(state, job.id)
-    if tell:
-        notify(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
+    if is_unseen:
+        tell(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
     state.record("approved", job.id, digest=plan.digest, who=by, despite=clear)
-
-
-def without_code(gate: Gate) -> Gate:
-    return gate._replace(code_hash="", code_salt="", code_digest="", code_at=0.0, code_tries=0)
 
 
 def without_approval(gate: Gate) -> Gate:
@@ -5138,7 +5138,7 @@ def count_request(state: State, job: Any, plan: Plan) -> bool:
     if len(recent) >= CODE_REQUESTS:
         return False
     state.keep_gate(job.id, without_code(gate)._replace(requests=[*recent, state.now]))
-    state.record("code requested", job.id, digest=plan.digest, who=who())
+    state.record("code requested", job.id, digest=plan.digest, who=who_asks())
     return True
 
 
@@ -5194,36 +5194,6 @@ def lock_to_run(site: Site, job: Any, patience: float, command: str) -> int:
     return lock
 
 
-def run_write(site: Site, job: Any, verify: bool) -> Flow:
-    """One approved run: digest under the lock, approval used up durably, then the command."""
-    lock = lock_to_run(site, job, 1.0, "status")
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    os.umask(0o022)  # nothing of the caller's bends what was approved
-    try:
-        log = os.path.join(prepare_job_dir(site, job), "write.log")
-        plan = make_plan(site, job)
-        run_id = new_id()
-        refused = yield Change(lambda state: begin_write(site, state, job, plan, run_id), urgent=True)
-        if refused:
-            yield from tell_blocked(site, job, refused)
-        if os.path.exists(log):
-            os.replace(log, log + ".1")
-        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
-        yield Change(lambda state: settle_write(site, state, job, outcome, log), urgent=True)
-    finally:
-        os.close(lock)
-    show_file(site, log)
-    phrase = outcome_phrase(outcome)
-    if phrase:
-        code = JOB_FAILED
-        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
-    else:
-        print(site.say("write.done", job=job.id))
-        code = (yield from verify_now(site, job)) if verify else DONE
-    warn_undelivered((yield from deliver(site)))
-    return code
-
-
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = state.gate(job.id)
@@ -5235,7 +5205,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
     if site.config_risk:
         reason = Reason("gate.config_writable", facts={"why": site.config_risk})
     if reason.key != "gate.open":
-        state.record("refused", job.id, reason=reason.key, who=who(), digest=plan.digest)
+        state.record("refused", job.id, reason=reason.key, who=who_asks(), digest=plan.digest)
         return reason
     salt = os.urandom(8).hex()
     begun = without_approval(gate)._replace(
@@ -5243,7 +5213,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
         verify_salt=salt, verify_items=remembered(plan, salt, "verification "),
     )  # fmt: skip
     state.keep_gate(job.id, begun)
-    state.record("write begun", job.id, digest=plan.digest, who=who(), run=run_id)
+    state.record("write begun", job.id, digest=plan.digest, who=who_asks(), run=run_id)
     return None
 
 
@@ -5270,7 +5240,7 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, log: str)
     state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
     if phrase:
         end = last_lines(log_text(site, log, file_size(log) - 8192))
-        notify(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
+        tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
     settle_gate(site, state, job)
 
 
@@ -5316,6 +5286,36 @@ def verify_now(site: Site, job: Any) -> Flow:
     return DONE if passed else JOB_FAILED
 
 
+def run_write(site: Site, job: Any, verify: bool) -> Flow:
+    """One approved run: digest under the lock, approval used up durably, then the command."""
+    lock = lock_to_run(site, job, 1.0, "status")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o022)  # nothing of the caller's bends what was approved
+    try:
+        log = os.path.join(prepare_job_dir(site, job), "write.log")
+        plan = make_plan(site, job)
+        run_id = new_id()
+        refused = yield Change(lambda state: begin_write(site, state, job, plan, run_id), urgent=True)
+        if refused:
+            yield from tell_blocked(site, job, refused)
+        if os.path.exists(log):
+            os.replace(log, log + ".1")
+        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
+        yield Change(lambda state: settle_write(site, state, job, outcome, log), urgent=True)
+    finally:
+        os.close(lock)
+    show_file(site, log)
+    phrase = outcome_phrase(outcome)
+    if phrase:
+        code = JOB_FAILED
+        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
+    else:
+        print(site.say("write.done", job=job.id))
+        code = (yield from verify_now(site, job)) if verify else DONE
+    warn_undelivered((yield from deliver(site)))
+    return code
+
+
 # ==== COMMANDS ===========================================================
 # What a person can type.  To add a command is to add one decorated function: its docstring is its
 # help, the decorator says what it takes.  Commands print; everything else returns values.
@@ -5336,7 +5336,7 @@ def option(*flags: str, **settings: Any) -> tuple:
     return flags, settings
 
 
-def command(name: str, *options: tuple, example: str = "", wants_site: bool = True) -> Callable:
+def typed(name: str, *options: tuple, example: str = "", wants_site: bool = True) -> Callable:
     """Register a function as a command."""
 
     def register(function: Callable) -> Callable:
@@ -5445,6 +5445,12 @@ def make_site(files: Files, config: Config) -> Site:
     return Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
 
 
+def tell_lost_state(site: Site, state: State, aside: str) -> None:
+    words = Phrase("state.lost", {"path": site.store.path, "aside": aside})
+    tell(site, state, "", Notify("state", "told", ALERT, words))
+    state.record("state lost", aside=aside)
+
+
 def open_site(files: Files, config: Config, args: Any) -> Site:
     """The installation that the command works on."""
     refuse_foreign_root(files.state_file)
@@ -5457,12 +5463,6 @@ def open_site(files: Files, config: Config, args: Any) -> Site:
     return site
 
 
-def tell_lost_state(site: Site, state: State, aside: str) -> None:
-    words = Phrase("state.lost", {"path": site.store.path, "aside": aside})
-    notify(site, state, "", Notify("state", "told", ALERT, words))
-    state.record("state lost", aside=aside)
-
-
 def find_job(site: Site, job_id: str) -> Any:
     """The job with this id.  Raises UsageError that names the nearest one."""
     if job_id in site.config.jobs:
@@ -5472,16 +5472,16 @@ def find_job(site: Site, job_id: str) -> Any:
     raise UsageError(f"no job '{job_id}'" + did_you_mean(job_id, site.config.jobs), site.advise("status"))
 
 
+def limited(job: Any, args: Any, limit: str) -> Any:
+    return job if args.timeout_seconds is None else job._replace(policy=job.policy._replace(**{limit: args.timeout_seconds}))
+
+
 def find_long_job(site: Site, args: Any, limit: str) -> Any:
     """The long job that was named; --timeout-seconds takes the place of its policy's `limit`."""
     job = find_job(site, args.job)
     if job.kind != LONG_READ:
         raise UsageError(f"job '{job.id}' is a {job.kind}, not a {LONG_READ}", site.advise("run", job.id))
     return limited(job, args, limit)
-
-
-def limited(job: Any, args: Any, limit: str) -> Any:
-    return job if args.timeout_seconds is None else job._replace(policy=job.policy._replace(**{limit: args.timeout_seconds}))
 
 
 def find_write(site: Site, job_id: str) -> Any:
@@ -5505,7 +5505,7 @@ def blocked(site: Site, job: Any, key: str, *advice: str, **facts: Any) -> Block
     return BlockedError("BLOCKED: " + words, site.advise(advice[0], job.id, *advice[1:]) if advice else "")
 
 
-def answer(site: Site, key: str, code: int = DONE, **facts: Any) -> int:
+def conclude(site: Site, key: str, code: int = DONE, **facts: Any) -> int:
     """Print what came of a command; its exit code."""
     print(site.say(key, **facts))
     return code
@@ -5514,25 +5514,11 @@ def answer(site: Site, key: str, code: int = DONE, **facts: Any) -> int:
 # ---- validate-config, schema
 
 
-@command(
-    "validate-config",
-    flag("--strict", "warnings count as errors"),
-    TRUST,
-    example="validate-config --config-file ./ops-jobs.json",
-    wants_site=False,
-)
-def validate_config(files: Files, args: Any) -> int:
-    """Check the config: every problem at once, with its place."""
-    config, warning = load_config(files, args)
-    site = make_site(files, config)
-    whole = config._replace(problems=(*config.problems, *missing_things(site)))
-    warnings = [text for text in (warning, site.clock.problem) if text]
-    put(problem_lines(whole, files.config_file, args.strict), sys.stderr)
-    put((f"{files.config_file}: warning: {text}" for text in warnings), sys.stderr)
-    if config.errors or args.strict and (whole.problems or warnings):
-        return USAGE
-    print(f"OK: version=1 jobs={len(config.jobs)}")
-    return DONE
+def is_runnable(program: str, path: str, cwd: str) -> bool:
+    try:
+        return os.access(find_executable(program, path, cwd), os.X_OK)
+    except OSError:
+        return False
 
 
 def missing_things(site: Site) -> Iterator[Problem]:
@@ -5551,15 +5537,29 @@ def missing_things(site: Site) -> Iterator[Problem]:
                 yield Problem(("jobs", job.index, "commands", name), f"no program '{argv[0]}'", is_error=False)
 
 
-def is_runnable(program: str, path: str, cwd: str) -> bool:
-    try:
-        return os.access(find_executable(program, path, cwd), os.X_OK)
-    except OSError:
-        return False
+@typed(
+    "validate-config",
+    flag("--strict", "warnings count as errors"),
+    TRUST,
+    example="validate-config --config-file ./ops-jobs.json",
+    wants_site=False,
+)
+def do_validate_config(files: Files, args: Any) -> int:
+    """Check the config: every problem at once, with its place."""
+    config, warning = load_config(files, args)
+    site = make_site(files, config)
+    whole = config._replace(problems=(*config.problems, *missing_things(site)))
+    warnings = [text for text in (warning, site.clock.problem) if text]
+    put(problem_lines(whole, files.config_file, args.strict), sys.stderr)
+    put((f"{files.config_file}: warning: {text}" for text in warnings), sys.stderr)
+    if config.errors or args.strict and (whole.problems or warnings):
+        return USAGE
+    print(f"OK: version=1 jobs={len(config.jobs)}")
+    return DONE
 
 
-@command("schema", example="schema > ops-jobs.schema.json", wants_site=False)
-def schema(files: Files, args: Any) -> int:
+@typed("schema", example="schema > ops-jobs.schema.json", wants_site=False)
+def do_schema(files: Files, args: Any) -> int:
     """Print the JSON Schema of the config."""
     print(json.dumps(config_schema(), indent=2, ensure_ascii=False))
     return DONE
@@ -5592,6 +5592,11 @@ def look_around(site: Site, jobs: list) -> list:
     return rows
 
 
+def reason_text(site: Site, reason: Reason) -> str:
+    text = site.say(reason.key, **reason.facts)
+    return text + (" " + site.say("again", time=site.clock.text(reason.again_at)) if reason.again_at else "")
+
+
 def decision_lines(site: Site, job: Any, decision: Decision) -> list:
     """What would be done, then why, one line each."""
     lines = []
@@ -5605,45 +5610,17 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
     return lines + [f"{site.say('topic.' + topic)}: {reason_text(site, reason)}" for topic, reason in decision.reasons.items()]
 
 
-def reason_text(site: Site, reason: Reason) -> str:
-    text = site.say(reason.key, **reason.facts)
-    return text + (" " + site.say("again", time=site.clock.text(reason.again_at)) if reason.again_at else "")
-
-
 # ---- tick
 
 
-@command(
-    "tick",
-    flag("--print-only", "print the report instead of sending it"),
-    flag("--dry-run", "look, print what would be done and why; write and send nothing"),
-    TARGET,
-    TRUST,
-    example="tick --dry-run",
-    wants_site=False,
-)
-def tick(files: Files, args: Any) -> int:
-    """Look at every job once, decide, act, tell.  The scheduler calls this."""
-    loud = sys.stderr.isatty()
-    try:
-        config, warning = load_config(files, args)
-    except UsageError as error:
-        if tell_unusable_config(files, args, str(error)) or loud:
-            raise
-        return USAGE
-    site = open_site(files, config, args)
-    if args.dry_run:
-        return dry_tick(site)
-    if args.print_only:
-        site.printed = []
-    driver = Driver(site)
-    plan_tick(site, driver)
-    put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
-    while driver.alive:
-        driver.run(ROUND)
-        if driver.alive and site.printed is None:
-            driver.finish(deliver(site))
-    return finish_tick(site, driver, loud)
+def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
+    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
+    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
+    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
+    state.remember_own(decision.memory)
+    if finding is None or not (loud or decision.effects):
+        return []
+    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
 
 
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
@@ -5670,6 +5647,11 @@ def refuse(site: Site, entry: dict) -> Flow:
     yield Change(lambda state: refuse_entry(site, state, entry))
 
 
+def id_of_entry(entry: dict) -> str:
+    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
+    return entry["id"] if isinstance(entry.get("id"), str) else ""
+
+
 def plan_tick(site: Site, driver: Driver) -> None:
     """The flows of a tick: a look at each long job, each due check, each queued read."""
     state = site.store.view()
@@ -5684,7 +5666,7 @@ def plan_tick(site: Site, driver: Driver) -> None:
             driver.add(refuse(site, entry))
         elif job_id not in taken:
             taken.add(job_id)
-            driver.add(run_check(site, job, entry_id(entry)))
+            driver.add(run_check(site, job, id_of_entry(entry)))
     for job in site.config.jobs.values():
         if job.kind == LONG_READ and job.enabled:
             driver.add(watch_job(site, job))
@@ -5696,33 +5678,13 @@ def plan_tick(site: Site, driver: Driver) -> None:
             driver.add(watch_write(site, job))
 
 
-def entry_id(entry: dict) -> str:
-    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
-    return entry["id"] if isinstance(entry.get("id"), str) else ""
-
-
 def judge_self(site: Site, state: State, findings: dict, **policy: Any) -> bool:
     """Judge troubles of the monitor itself; whether something was told."""
     decision = judge_own(findings, state.own_memory(), site.clock.now(), **policy)
     state.remember_own(decision.memory)
     for effect in decision.effects:
-        notify(site, state, "", effect)
+        tell(site, state, "", effect)
     return bool(decision.effects)
-
-
-def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
-    """The monitor's own part of a tick: its troubles, its memory of jobs, its queue.  Lines to print."""
-    lines = problem_lines(site.config, site.config_file) if site.config.errors else []
-    first = [line for line in lines if ": error: " in line]
-    words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
-    told = judge_self(site, state, {"config": Finding("config", ALERT, words) if first else None, "config_file": None})
-    other = serve_config(site, state)
-    if not other:
-        keep_jobs(site, state)
-    keep_queue(state)
-    trim_outbox(state)
-    warnings = [warning, site.clock.problem, other] if loud else [other]
-    return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
 
 def serve_config(site: Site, state: State) -> str:
@@ -5774,18 +5736,23 @@ def keep_queue(state: State) -> None:
     """Finished entries go after a day; entries without an id get one."""
     kept = [entry for entry in state.queue if is_waiting(entry) or state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) < DONE_KEPT]
     for entry in kept:
-        entry["id"] = entry_id(entry) or new_id()
+        entry["id"] = id_of_entry(entry) or new_id()
     state.raw["queue"] = kept
 
 
-def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
-    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
-    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
-    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
-    state.remember_own(decision.memory)
-    if finding is None or not (loud or decision.effects):
-        return []
-    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
+def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
+    """The monitor's own part of a tick: its troubles, its memory of jobs, its queue.  Lines to print."""
+    lines = problem_lines(site.config, site.config_file) if site.config.errors else []
+    first = [line for line in lines if ": error: " in line]
+    words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
+    told = judge_self(site, state, {"config": Finding("config", ALERT, words) if first else None, "config_file": None})
+    other = serve_config(site, state)
+    if not other:
+        keep_jobs(site, state)
+    keep_queue(state)
+    trim_outbox(state)
+    warnings = [warning, site.clock.problem, other] if loud else [other]
+    return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
 
 def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
@@ -5820,49 +5787,40 @@ def dry_tick(site: Site) -> int:
     return USAGE if site.config.errors else DONE
 
 
-# ---- start, stop, run, enqueue
-
-
-@command(
-    "start",
-    JOB,
-    ALLOW_RISK,
-    flag("--fresh", "managed: begin anew; the old checkpoint is kept aside"),
-    flag("--resume", "managed: continue although the command has changed"),
-    flag("--despite-unknown", "start although the status cannot be told"),
-    TIMEOUT,
+@typed(
+    "tick",
+    flag("--print-only", "print the report instead of sending it"),
+    flag("--dry-run", "look, print what would be done and why; write and send nothing"),
+    TARGET,
     TRUST,
-    example="start nightly-index",
+    example="tick --dry-run",
+    wants_site=False,
 )
-def start(site: Site, args: Any) -> int:
-    """Start a long job, and end a person's stop."""
-    job = find_long_job(site, args, "start_timeout_seconds")
-    if job.risk != READ_ONLY and not args.allow_risk:
-        raise BlockedError(f"BLOCKED: job '{job.id}' has risk {job.risk}", site.advise("start", job.id, "--allow-risk"))
-    return Driver(site).finish(start_by_hand(site, job, args))
+def do_tick(files: Files, args: Any) -> int:
+    """Look at every job once, decide, act, tell.  The scheduler calls this."""
+    loud = sys.stderr.isatty()
+    try:
+        config, warning = load_config(files, args)
+    except UsageError as error:
+        if tell_unusable_config(files, args, str(error)) or loud:
+            raise
+        return USAGE
+    site = open_site(files, config, args)
+    if args.dry_run:
+        return dry_tick(site)
+    if args.print_only:
+        site.printed = []
+    driver = Driver(site)
+    plan_tick(site, driver)
+    put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
+    while driver.alive:
+        driver.run(ROUND)
+        if driver.alive and site.printed is None:
+            driver.finish(deliver(site))
+    return finish_tick(site, driver, loud)
 
 
-def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
-    with job_lock(site, job, 10.0, "started, stopped or run by another process"):
-        look = yield from look_at(site, job)
-        if look.state == RUNNING:
-            yield Change(lambda state: state.remember(job.id, wanted_again(state.memory(job.id))), urgent=True)
-            return answer(site, "start.already", job=job.id)
-        refuse_start(site, job, look, args)
-        marker = new_id()
-        log = os.path.join(prepare_job_dir(site, job), "start.log")
-        printed = file_size(log)
-        yield Change(lambda state: begin_start(site, state, job, marker), urgent=True)
-        outcome = yield from start_or_say(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
-        yield Change(lambda state: end_start(state, job, outcome), urgent=True)
-    phrase = outcome_phrase(outcome)
-    show_output(site, outcome)
-    if not job.managed:
-        show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
-    if phrase:
-        raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
-    answer(site, "start.done", job=job.id)
-    return answer(site, "help.next", command=site.advise("status", job.id))
+# ---- start, stop, run, enqueue
 
 
 def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
@@ -5901,21 +5859,66 @@ def end_start(state: State, job: Any, outcome: Outcome) -> None:
     state.record("started" if outcome.is_good else "start failed", job.id, code=outcome.code)
 
 
-@command("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
-def stop(site: Site, args: Any) -> int:
-    """Stop a long job and keep it stopped: nothing resumes it until `start`."""
-    driver = Driver(site)
-    if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
-        ended = driver.finish(end_managed(site, args.job, args.timeout_seconds or 60.0))
-        site.store.change(lambda state: state.record("stop", args.job, by="hand", orphan=True))
-    else:
-        ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
-    return answer(site, "stop.done", job=args.job) if ended else answer(site, "stop.not_running", JOB_FAILED, job=args.job)
+def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
+    with job_lock(site, job, 10.0, "started, stopped or run by another process"):
+        look = yield from look_at(site, job)
+        if look.state == RUNNING:
+            yield Change(lambda state: state.remember(job.id, wanted_again(state.memory(job.id))), urgent=True)
+            return conclude(site, "start.already", job=job.id)
+        refuse_start(site, job, look, args)
+        marker = new_id()
+        log = os.path.join(prepare_job_dir(site, job), "start.log")
+        printed = file_size(log)
+        yield Change(lambda state: begin_start(site, state, job, marker), urgent=True)
+        outcome = yield from start_or_say(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
+        yield Change(lambda state: end_start(state, job, outcome), urgent=True)
+    phrase = outcome_phrase(outcome)
+    show_output(site, outcome)
+    if not job.managed:
+        show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
+    if phrase:
+        raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
+    conclude(site, "start.done", job=job.id)
+    return conclude(site, "help.next", command=site.advise("status", job.id))
+
+
+@typed(
+    "start",
+    JOB,
+    ALLOW_RISK,
+    flag("--fresh", "managed: begin anew; the old checkpoint is kept aside"),
+    flag("--resume", "managed: continue although the command has changed"),
+    flag("--despite-unknown", "start although the status cannot be told"),
+    TIMEOUT,
+    TRUST,
+    example="start nightly-index",
+)
+def do_start(site: Site, args: Any) -> int:
+    """Start a long job, and end a person's stop."""
+    job = find_long_job(site, args, "start_timeout_seconds")
+    if job.risk != READ_ONLY and not args.allow_risk:
+        raise BlockedError(f"BLOCKED: job '{job.id}' has risk {job.risk}", site.advise("start", job.id, "--allow-risk"))
+    return Driver(site).finish(start_by_hand(site, job, args))
 
 
 def hold_job(state: State, job: Any) -> None:
     state.remember(job.id, state.memory(job.id)._replace(held_at=state.now))
     state.record("stop", job.id, by="hand")
+
+
+def stop_by_pid(site: Site, job: Any) -> Flow:
+    """TERM to the pid that the status names, and wait until it is gone; False if there is none."""
+    look = yield from look_at(site, job)
+    began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
+    if not began:
+        return False
+    end_one(look.pid, signal.SIGTERM)
+    until = time.monotonic() + job.policy.stop_timeout_seconds
+    while process_start(look.pid) == began and not is_zombie(look.pid):
+        if time.monotonic() >= until:
+            raise OpsError(site.say("stop.still_alive", job=job.id, pid=look.pid), site.advise("status", job.id))
+        yield Pause(0.05)
+    return True
 
 
 def stop_by_hand(site: Site, job: Any) -> Flow:
@@ -5934,40 +5937,16 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
         return True
 
 
-def stop_by_pid(site: Site, job: Any) -> Flow:
-    """TERM to the pid that the status names, and wait until it is gone; False if there is none."""
-    look = yield from look_at(site, job)
-    began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
-    if not began:
-        return False
-    end_one(look.pid, signal.SIGTERM)
-    until = time.monotonic() + job.policy.stop_timeout_seconds
-    while process_start(look.pid) == began and not is_zombie(look.pid):
-        if time.monotonic() >= until:
-            raise OpsError(site.say("stop.still_alive", job=job.id, pid=look.pid), site.advise("status", job.id))
-        yield Pause(0.05)
-    return True
-
-
-@command(
-    "run",
-    JOB,
-    flag("--dry-run", "print what would be run; run nothing"),
-    flag("--verify", "writes: run the verification too, exit by its result"),
-    ALLOW_RISK,
-    TIMEOUT,
-    TARGET,
-    TRUST,
-    example="run disk-space",
-)
-def run(site: Site, args: Any) -> int:
-    """Run a one-shot job now, print its output, tell what needs attention.  A write needs an approval."""
-    job = limited(find_job(site, args.job), args, "run_timeout_seconds")
-    if job.kind == LONG_READ:
-        raise UsageError(f"job '{job.id}' is a {LONG_READ}", site.advise("start", job.id))
-    if args.dry_run:
-        return answer(site, "run.would", argv=site.redact(" ".join(map(shell_word, job.commands.run))), cwd=site.directory(job))
-    return Driver(site).finish(run_write(site, job, args.verify) if job.kind == WRITE else run_by_hand(site, job))
+@typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
+def do_stop(site: Site, args: Any) -> int:
+    """Stop a long job and keep it stopped: nothing resumes it until `start`."""
+    driver = Driver(site)
+    if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
+        ended = driver.finish(end_managed(site, args.job, args.timeout_seconds or 60.0))
+        site.store.change(lambda state: state.record("stop", args.job, by="hand", orphan=True))
+    else:
+        ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
+    return conclude(site, "stop.done", job=args.job) if ended else conclude(site, "stop.not_running", JOB_FAILED, job=args.job)
 
 
 def run_by_hand(site: Site, job: Any) -> Flow:
@@ -5982,30 +5961,25 @@ def run_by_hand(site: Site, job: Any) -> Flow:
     return JOB_FAILED if phrase else DONE
 
 
-@command(
-    "approve",
+@typed(
+    "run",
     JOB,
-    flag("--show", "print the plan and its digest; approve nothing"),
-    option("--digest", default="", metavar="HEX", help="approve exactly the plan with this digest, without a terminal"),
-    flag("--request", "approval.via telegram: send a one-time code to the person"),
-    option("--code", default="", metavar="CODE", help="the one-time code that the person gave"),
-    flag("--despite-failed-verification", "approve although the last run is not verified"),
-    example="approve prune-backups",
+    flag("--dry-run", "print what would be run; run nothing"),
+    flag("--verify", "writes: run the verification too, exit by its result"),
+    ALLOW_RISK,
+    TIMEOUT,
+    TARGET,
+    TRUST,
+    example="run disk-space",
 )
-def approve(site: Site, args: Any) -> int:
-    """Show exactly what a write will do, and approve one run of it."""
-    job = find_write(site, args.job)
-    plan = make_plan(site, job)
-    put([*plan_lines(site, job, plan), *gate_notes(site, job)])
-    if args.show:
-        print(f"digest: {plan.digest}")
-        return DONE
-    try:
-        return Driver(site).finish(approve_plan(site, job, plan, args))
-    except BlockedError as error:
-        why = one_line(str(error))
-        site.store.change(lambda state: state.record("approval refused", job.id, why=why, who=who(), digest=plan.digest))
-        raise
+def do_run(site: Site, args: Any) -> int:
+    """Run a one-shot job now, print its output, tell what needs attention.  A write needs an approval."""
+    job = limited(find_job(site, args.job), args, "run_timeout_seconds")
+    if job.kind == LONG_READ:
+        raise UsageError(f"job '{job.id}' is a {LONG_READ}", site.advise("start", job.id))
+    if args.dry_run:
+        return conclude(site, "run.would", argv=site.redact(" ".join(map(shell_word, job.commands.run))), cwd=site.directory(job))
+    return Driver(site).finish(run_write(site, job, args.verify) if job.kind == WRITE else run_by_hand(site, job))
 
 
 def unverified(site: Site, gate: Gate) -> Optional[Reason]:
@@ -6022,30 +5996,6 @@ def gate_notes(site: Site, job: Any) -> list:
     if reason:
         lines.append(site.say(reason.key, **reason.facts))
     return ["", *lines] if lines else []
-
-
-def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
-    """Ask for the person's word in the way that the job demands, and keep it."""
-    refuse_approval(site, job, plan, args)
-    by_code = bool(job.approval) and job.approval.via == "telegram"
-    if args.request:
-        if not by_code:
-            raise UsageError("approval.via of this job is not telegram", site.advise("approve", job.id))
-        yield from request_code(site, job, plan)
-        return answer(site, "code.sent", job=job.id)
-    if by_code and not args.code:
-        raise blocked(site, job, "code.needed", "approve", "--request")
-    confirm_plan(site, job, plan, args)
-    clear = args.despite_failed_verification
-    if by_code:
-        refused = yield from check_code(site, job, plan, args.code, clear)
-        if refused:
-            raise blocked(site, job, refused, "approve", "--request")
-    else:
-        yield Change(lambda state: grant(site, state, job, plan, clear, tell=bool(args.digest)), urgent=True)
-    warn_undelivered((yield from deliver(site)))
-    answer(site, "approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600))
-    return answer(site, "help.next", command=site.advise("run", job.id, "--verify"))
 
 
 def refuse_approval(site: Site, job: Any, plan: Plan, args: Any) -> None:
@@ -6072,35 +6022,85 @@ def confirm_plan(site: Site, job: Any, plan: Plan, args: Any) -> None:
         raise blocked(site, job, "approve.not_typed", "approve")
 
 
-@command("revoke", JOB, example="revoke prune-backups")
-def revoke(site: Site, args: Any) -> int:
+def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
+    """Ask for the person's word in the way that the job demands, and keep it."""
+    refuse_approval(site, job, plan, args)
+    by_code = bool(job.approval) and job.approval.via == "telegram"
+    if args.request:
+        if not by_code:
+            raise UsageError("approval.via of this job is not telegram", site.advise("approve", job.id))
+        yield from request_code(site, job, plan)
+        return conclude(site, "code.sent", job=job.id)
+    if by_code and not args.code:
+        raise blocked(site, job, "code.needed", "approve", "--request")
+    confirm_plan(site, job, plan, args)
+    clear = args.despite_failed_verification
+    if by_code:
+        refused = yield from check_code(site, job, plan, args.code, clear)
+        if refused:
+            raise blocked(site, job, refused, "approve", "--request")
+    else:
+        yield Change(lambda state: grant(site, state, job, plan, clear, is_unseen=bool(args.digest)), urgent=True)
+    warn_undelivered((yield from deliver(site)))
+    conclude(site, "approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600))
+    return conclude(site, "help.next", command=site.advise("run", job.id, "--verify"))
+
+
+@typed(
+    "approve",
+    JOB,
+    flag("--show", "print the plan and its digest; approve nothing"),
+    option("--digest", default="", metavar="HEX", help="approve exactly the plan with this digest, without a terminal"),
+    flag("--request", "approval.via telegram: send a one-time code to the person"),
+    option("--code", default="", metavar="CODE", help="the one-time code that the person gave"),
+    flag("--despite-failed-verification", "approve although the last run is not verified"),
+    example="approve prune-backups",
+)
+def do_approve(site: Site, args: Any) -> int:
+    """Show exactly what a write will do, and approve one run of it."""
+    job = find_write(site, args.job)
+    plan = make_plan(site, job)
+    put([*plan_lines(site, job, plan), *gate_notes(site, job)])
+    if args.show:
+        print(f"digest: {plan.digest}")
+        return DONE
+    try:
+        return Driver(site).finish(approve_plan(site, job, plan, args))
+    except BlockedError as error:
+        why = one_line(str(error))
+        site.store.change(lambda state: state.record("approval refused", job.id, why=why, who=who_asks(), digest=plan.digest))
+        raise
+
+
+@typed("revoke", JOB, example="revoke prune-backups")
+def do_revoke(site: Site, args: Any) -> int:
     """End the approval of a write."""
     job = find_write(site, args.job)
 
     def apply(state: State) -> bool:
         gate = state.gate(job.id)
         state.keep_gate(job.id, without_code(without_approval(gate)))
-        state.record("revoked", job.id, digest=gate.digest, who=who())
+        state.record("revoked", job.id, digest=gate.digest, who=who_asks())
         return bool(gate.digest)
 
-    return answer(site, "revoked" if site.store.change(apply)[0] else "revoke.none", job=job.id)
+    return conclude(site, "revoked" if site.store.change(apply)[0] else "revoke.none", job=job.id)
 
 
-@command(
+@typed(
     "enqueue",
     JOB,
     option("--delay", type=seconds_argument, default=0.0, metavar="S", help="not before this long from now: 90, 15m, 2h"),
     TRUST,
     example="enqueue disk-space --delay 15m",
 )
-def enqueue_job(site: Site, args: Any) -> int:
+def do_enqueue(site: Site, args: Any) -> int:
     """Queue a one-shot read; the next tick after the delay runs it."""
     job = find_job(site, args.job)
     if job.kind != CHECK or job.risk != READ_ONLY:
         advice = site.advise("start" if job.kind == LONG_READ else "run", job.id)
         raise BlockedError(f"BLOCKED: job '{job.id}' is a {job.kind}; only a one_shot_read is run from the queue", advice)
     entry = site.store.change(lambda state: enqueue(state, job.id, args.delay, "enqueue"))[0]
-    return answer(site, "queued", job=job.id, id=entry["id"], time=site.clock.text(entry["notBefore"]))
+    return conclude(site, "queued", job=job.id, id=entry["id"], time=site.clock.text(entry["notBefore"]))
 
 
 # ---- ack, mute, unmute
@@ -6114,14 +6114,14 @@ def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory,
         memory = state.memory(job_id)
         memory = memory._replace(**change(memory, state.now))
         state.remember(job_id, memory)
-        state.record(event, job_id, who=who())
+        state.record(event, job_id, who=who_asks())
         return memory
 
     return site.store.change(apply)[0]
 
 
-@command("ack", JOB, TRUST, example="ack nightly-index")
-def ack(site: Site, args: Any) -> int:
+@typed("ack", JOB, TRUST, example="ack nightly-index")
+def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
     def acked(memory: Memory, now: float) -> dict:
@@ -6129,31 +6129,31 @@ def ack(site: Site, args: Any) -> int:
 
     memory = change_memory(site, args.job, "ack", acked)
     kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
-    return answer(site, "acked" if kinds else "ack.none", job=args.job, kinds=kinds)
+    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=kinds)
 
 
-@command(
+@typed(
     "mute",
     JOB,
     option("--for", dest="duration", type=seconds_argument, default=HOUR, metavar="S", help="how long: 90, 15m, 2h; default: 1h"),
     TRUST,
     example="mute nightly-index --for 2h",
 )
-def mute(site: Site, args: Any) -> int:
+def do_mute(site: Site, args: Any) -> int:
     """Hold all messages of a job for a while; they are counted and summed up at the end."""
     memory = change_memory(site, args.job, "mute", lambda memory, now: {"muted_at": now, "muted_for": args.duration})
-    return answer(site, "mute.done", job=args.job, time=site.clock.text(memory.muted_at + memory.muted_for))
+    return conclude(site, "mute.done", job=args.job, time=site.clock.text(memory.muted_at + memory.muted_for))
 
 
-@command("unmute", JOB, TRUST, example="unmute nightly-index")
-def unmute(site: Site, args: Any) -> int:
+@typed("unmute", JOB, TRUST, example="unmute nightly-index")
+def do_unmute(site: Site, args: Any) -> int:
     """End a mute now; the next look sums up what was held."""
 
     def ended(memory: Memory, now: float) -> dict:
         return {"muted_for": min(memory.muted_for, 0.001), "muted_at": min(memory.muted_at, now - 1.0)}
 
     change_memory(site, args.job, "unmute", ended)
-    return answer(site, "mute.ended", job=args.job)
+    return conclude(site, "mute.ended", job=args.job)
 
 
 # ---- status, explain
@@ -6206,6 +6206,23 @@ def next_text(site: Site, row: Row, time_text: Callable[[float], str]) -> str:
     return words + (" " + time_text(at) if at else "")
 
 
+def gate_json(gate: Gate, now: float) -> dict:
+    valid = gate if is_approved(gate, now) else Gate()
+    until = valid.approved_at + valid.approved_for
+    approval = {"approved": bool(valid.digest), "digest": valid.digest or None, "approvedUntil": until or None}
+    return {**approval, "run": gate.run or None, "verification": gate.verify or None, "overdue": is_overdue(gate, now)}
+
+
+def incident_json(site: Site, kind: str, incident: Incident) -> dict:
+    return {
+        "kind": kind,
+        "level": {WARN: "warn", ALERT: "alert"}.get(incident.rank, "notice"),
+        "sinceAt": incident.since_at,
+        "toldAt": incident.told_at or None,
+        "text": one_line(say(site.lang, incident.key, **incident.facts), 300),
+    }
+
+
 def job_json(site: Site, row: Row) -> dict:
     """One job as `status --json` gives it; keys are stable, more may come."""
     job, memory, look = row.job, row.memory, row.look
@@ -6228,32 +6245,6 @@ def job_json(site: Site, row: Row) -> dict:
             problem=phrase_text(site.lang, look.problem) if look.problem else None,
         )  # fmt: skip
     return shown
-
-
-def gate_json(gate: Gate, now: float) -> dict:
-    valid = gate if is_approved(gate, now) else Gate()
-    until = valid.approved_at + valid.approved_for
-    approval = {"approved": bool(valid.digest), "digest": valid.digest or None, "approvedUntil": until or None}
-    return {**approval, "run": gate.run or None, "verification": gate.verify or None, "overdue": is_overdue(gate, now)}
-
-
-def incident_json(site: Site, kind: str, incident: Incident) -> dict:
-    return {
-        "kind": kind,
-        "level": {WARN: "warn", ALERT: "alert"}.get(incident.rank, "notice"),
-        "sinceAt": incident.since_at,
-        "toldAt": incident.told_at or None,
-        "text": one_line(say(site.lang, incident.key, **incident.facts), 300),
-    }
-
-
-@command("status", SOME_JOB, AS_JSON, TRUST, example="status --json")
-def status(site: Site, args: Any) -> int:
-    """Look at the jobs and show them.  Sends nothing, writes nothing."""
-    rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
-    state = site.store.view()
-    put([json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2)] if args.json else status_lines(site, state, rows))
-    return DONE
 
 
 def orphans(site: Site, state: State) -> list:
@@ -6279,6 +6270,43 @@ def status_json(site: Site, state: State, rows: list) -> dict:
     }
 
 
+def progress_words(site: Site, look: Optional[Observation]) -> str:
+    """How far a job is, or why that cannot be told."""
+    if look is None or look.problem:
+        return phrase_text(site.lang, look.problem) if look and look.problem else ""
+    is_keyless = look.state == RUNNING and not look.key
+    return bar(look.progress) or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+
+
+def status_cells(site: Site, row: Row) -> list:
+    memory = row.memory
+    troubles = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(item.since_at))}" for kind, item in open_incidents(memory)]
+    told_at = memory.reported_at or memory.ran_at
+    return [
+        cut_columns(row.job.id, 24),
+        state_word(site, row),
+        cut_columns(one_line(progress_words(site, row.look), 60), 30) or "-",
+        site.clock.text(told_at) if told_at else "-",
+        next_text(site, row, site.clock.text),
+        ", ".join(troubles) or "-",
+    ]
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 0 = no terminal, lines stay whole."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def colored(line: str, row: Row) -> str:
+    """The line of a job in trouble in red or yellow."""
+    ranks = [incident.rank for _, incident in open_incidents(row.memory)]
+    color = 31 if max(ranks, default=0) >= ALERT else 33
+    return f"\x1b[{color}m{line}\x1b[0m" if ranks else line
+
+
 def status_lines(site: Site, state: State, rows: list) -> list:
     """The table, then what else a person should know."""
     head = [site.say("column." + name) for name in ("job", "state", "progress", "report", "next", "trouble")]
@@ -6298,49 +6326,12 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     return lines
 
 
-def status_cells(site: Site, row: Row) -> list:
-    memory = row.memory
-    troubles = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(item.since_at))}" for kind, item in open_incidents(memory)]
-    told_at = memory.reported_at or memory.ran_at
-    return [
-        cut_columns(row.job.id, 24),
-        state_word(site, row),
-        cut_columns(one_line(progress_words(site, row.look), 60), 30) or "-",
-        site.clock.text(told_at) if told_at else "-",
-        next_text(site, row, site.clock.text),
-        ", ".join(troubles) or "-",
-    ]
-
-
-def progress_words(site: Site, look: Optional[Observation]) -> str:
-    """How far a job is, or why that cannot be told."""
-    if look is None or look.problem:
-        return phrase_text(site.lang, look.problem) if look and look.problem else ""
-    is_keyless = look.state == RUNNING and not look.key
-    return bar(look.progress) or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
-
-
-def terminal_width() -> int:
-    """Columns of the terminal; 0 = no terminal, lines stay whole."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
-    except (OSError, ValueError):
-        return 0
-
-
-def colored(line: str, row: Row) -> str:
-    """The line of a job in trouble in red or yellow."""
-    ranks = [incident.rank for _, incident in open_incidents(row.memory)]
-    color = 31 if max(ranks, default=0) >= ALERT else 33
-    return f"\x1b[{color}m{line}\x1b[0m" if ranks else line
-
-
-@command("explain", JOB, TRUST, example="explain nightly-index")
-def explain(site: Site, args: Any) -> int:
-    """What is known of a job, which rule decided what and why, and what happens next."""
-    row = look_around(site, [find_job(site, args.job)])[0]
-    put([*known_lines(site, row), *rule_lines(site, row)])
-    print(site.say("explain.next", action=next_text(site, row, site.clock.full_text)))
+@typed("status", SOME_JOB, AS_JSON, TRUST, example="status --json")
+def do_status(site: Site, args: Any) -> int:
+    """Look at the jobs and show them.  Sends nothing, writes nothing."""
+    rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
+    state = site.store.view()
+    put([json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2)] if args.json else status_lines(site, state, rows))
     return DONE
 
 
@@ -6379,24 +6370,16 @@ def rule_lines(site: Site, row: Row) -> list:
     return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job)]
 
 
-# ---- history, logs
-
-
-@command(
-    "history",
-    SOME_JOB,
-    option("--since", type=seconds_argument, default=DAY, metavar="S", help="how far back: 90, 15m, 2d; default: 1d"),
-    AS_JSON,
-    TRUST,
-    example="history nightly-index --since 2d",
-)
-def history(site: Site, args: Any) -> int:
-    """What happened: starts, runs, approvals, incidents, messages."""
-    since = site.clock.now().at - args.since
-    for item in history_records(site.store.history_path):
-        if item["at"] >= since and (not args.job or item.get("job") == args.job):
-            print(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item))
+@typed("explain", JOB, TRUST, example="explain nightly-index")
+def do_explain(site: Site, args: Any) -> int:
+    """What is known of a job, which rule decided what and why, and what happens next."""
+    row = look_around(site, [find_job(site, args.job)])[0]
+    put([*known_lines(site, row), *rule_lines(site, row)])
+    print(site.say("explain.next", action=next_text(site, row, site.clock.full_text)))
     return DONE
+
+
+# ---- history, logs
 
 
 def history_line(site: Site, item: dict) -> str:
@@ -6423,7 +6406,24 @@ def history_records(path: str) -> Iterator[dict]:
                 yield item
 
 
-@command(
+@typed(
+    "history",
+    SOME_JOB,
+    option("--since", type=seconds_argument, default=DAY, metavar="S", help="how far back: 90, 15m, 2d; default: 1d"),
+    AS_JSON,
+    TRUST,
+    example="history nightly-index --since 2d",
+)
+def do_history(site: Site, args: Any) -> int:
+    """What happened: starts, runs, approvals, incidents, messages."""
+    since = site.clock.now().at - args.since
+    for item in history_records(site.store.history_path):
+        if item["at"] >= since and (not args.job or item.get("job") == args.job):
+            print(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item))
+    return DONE
+
+
+@typed(
     "logs",
     JOB,
     option("-n", type=line_count, default=40, metavar="N", help="lines from the end; default: 40"),
@@ -6431,7 +6431,7 @@ def history_records(path: str) -> Iterator[dict]:
     TRUST,
     example="logs nightly-index -n 20",
 )
-def logs(site: Site, args: Any) -> int:
+def do_logs(site: Site, args: Any) -> int:
     """Show the run log of a long job (its start log, if it is not managed)."""
     directory = site.store.job_dir(args.job)
     job = site.config.jobs.get(args.job) if os.path.isdir(directory) else find_job(site, args.job)
@@ -6502,8 +6502,8 @@ def check_processes(directory: str) -> Iterator[str]:
         yield "a command that hangs was not ended with all it started"
 
 
-@command("selftest", wants_site=False)
-def selftest(files: Files, args: Any) -> int:
+@typed("selftest", wants_site=False)
+def do_selftest(files: Files, args: Any) -> int:
     """Check this installation offline: locks, durable writes, process groups, clocks, decision rules."""
     import tempfile
 
@@ -6562,22 +6562,6 @@ def demo_site(directory: str) -> Site:
     site = make_site(files, read_config(text))
     site.printed = []
     return site
-
-
-@command("demo", wants_site=False)
-def demo(files: Files, args: Any) -> int:
-    """Show the main job at work, with real processes, in a temporary directory; nothing is sent."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="ops-demo-") as directory:
-        site = demo_site(directory)
-        try:
-            play_read(site)
-            play_write(site, site.config.jobs["prune"])
-        finally:
-            Driver(site).finish(end_managed(site, "reader", 1.0))
-    print("That was all real, except the phone. Next: ops-monitor.py validate-config --config-file ops-jobs.example.json")
-    return DONE
 
 
 def scene(text: str) -> None:
@@ -6643,6 +6627,22 @@ def play_write(site: Site, prune: Any) -> None:
     Driver(site).finish(run_write(site, prune, verify=True))
 
 
+@typed("demo", wants_site=False)
+def do_demo(files: Files, args: Any) -> int:
+    """Show the main job at work, with real processes, in a temporary directory; nothing is sent."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="ops-demo-") as directory:
+        site = demo_site(directory)
+        try:
+            play_read(site)
+            play_write(site, site.config.jobs["prune"])
+        finally:
+            Driver(site).finish(end_managed(site, "reader", 1.0))
+    print("That was all real, except the phone. Next: ops-monitor.py validate-config --config-file ops-jobs.example.json")
+    return DONE
+
+
 # ==== DOOR ===============================================================
 # The way in: arguments, the one boundary where errors become lines and exit codes, `main`.
 
@@ -6675,7 +6675,7 @@ def overview() -> str:
     return "usage: ops-monitor.py COMMAND [-h] ...\n\ncommands:\n" + "\n".join(lines) + "\n\nfirst: ops-monitor.py demo"
 
 
-def parse(argv: list) -> tuple:
+def parse_command_line(argv: list) -> tuple:
     """(name, arguments).  Raises UsageError that names the nearest command or option."""
     name = argv[0]
     if name not in COMMANDS:
@@ -6701,7 +6701,7 @@ def dispatch(argv: list) -> int:
     if argv[0] == "--version":
         print(VERSION)
         return DONE
-    name, args = parse(argv)
+    name, args = parse_command_line(argv)
     row = COMMANDS[name]
     files = find_files(args)
     if not row.wants_site:
@@ -6724,6 +6724,21 @@ def complain(problem: str, advice: str = "") -> None:
         pass  # nobody reads
 
 
+def write_crash(error: Exception) -> str:
+    """The path of a file for those who mend it."""
+    import tempfile
+    import traceback
+
+    text = Redactor(secret_values(dict(os.environ))).tidy("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    try:
+        fd, path = tempfile.mkstemp(prefix="ops-monitor-crash-", suffix=".txt")
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(f"ops-monitor {VERSION}, Python {sys.version}\n{text}")
+        return path
+    except OSError as trouble:
+        return f"could not be written, {os_words(trouble)}"
+
+
 def run_command_line(argv: list) -> int:
     """The error boundary: whatever happens becomes a line and an exit code."""
     try:
@@ -6742,21 +6757,6 @@ def run_command_line(argv: list) -> int:
             return STATE_TROUBLE
         complain(f"a bug in ops-monitor.py: {type(error).__name__}; details: {write_crash(error)}")
         return BUG
-
-
-def write_crash(error: Exception) -> str:
-    """The path of a file for those who mend it."""
-    import tempfile
-    import traceback
-
-    text = Redactor(secret_values(dict(os.environ))).tidy("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-    try:
-        fd, path = tempfile.mkstemp(prefix="ops-monitor-crash-", suffix=".txt")
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(f"ops-monitor {VERSION}, Python {sys.version}\n{text}")
-        return path
-    except OSError as trouble:
-        return f"could not be written, {os_words(trouble)}"
 
 
 def flush_streams() -> None:

@@ -87,7 +87,7 @@ def check_call(line):
         ops.parser_of(words[0])
         return
     with contextlib.redirect_stderr(io.StringIO()):
-        ops.parse([PLACEHOLDERS.get(word, word) for word in words])
+        ops.parse_command_line([PLACEHOLDERS.get(word, word) for word in words])
 
 
 PLACEHOLDERS = {"S": "60", "N": "20"}

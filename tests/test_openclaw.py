@@ -476,7 +476,6 @@ class TheWay(unittest.TestCase):
         self.assertEqual(ops.find_api(config, "b"), ("http://c", "http://p:1"))
 
 
-
 class Walks(unittest.TestCase):
     WHOLE = {
         "env": {"vars": {"A": "1"}, "B": "2"},
