@@ -99,6 +99,9 @@ BUG, STATE_TROUBLE, BUSY = 70, 74, 75  # sysexits.h: EX_SOFTWARE, EX_IOERR, EX_T
 ROUTINE, NOTICE, WARN, ALERT = 0, 1, 2, 3
 
 
+NOT_RUN = 1000  # in the place of an exit code: the command could not be run
+
+
 class Phrase(NamedTuple):
     """A sentence not yet in a language: a row of MESSAGES and the facts for its holes."""
 
@@ -203,7 +206,7 @@ class Memory(NamedTuple):
     anchor_at: float = 0.0  # first scheduled run; the grid of everySeconds starts here
     slot_at: float = 0.0  # latest slot that was taken
     ran_at: float = 0.0  # end of the last one-shot run
-    ran_code: int = 0  # its exit code, negative: signal, 255: did not run
+    ran_code: int = 0  # its exit code, negative: signal, NOT_RUN: did not run
     muted_at: float = 0.0  # messages are held from here …
     muted_for: float = 0.0  # … for this long, in seconds
     muted_count: int = 0  # messages held so far
@@ -540,6 +543,7 @@ MESSAGES = {
     "config.errors": ("the config has errors: {count}; jobs left out: {jobs}\n{lines}", "配置有错误：{count}；未参与监控的任务：{jobs}\n{lines}"),
     "config.unusable": ("the config cannot be used, nothing is watched: {problem}", "配置无法使用，目前没有任何监控：{problem}"),
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
+    "state.unreadable": ("{path} cannot be read: nothing that was remembered is shown; the next tick moves it aside", "{path} 无法读取：以下不含任何记忆内容；下一次 tick 会把它移开"),
     "undelivered": ("messages cannot be delivered: {problem}", "消息无法送达：{problem}"),
     "name.monitor": ("ops-monitor itself", "监控程序自身"),
     # parts of a section
@@ -691,6 +695,7 @@ MESSAGES = {
     "stop.not_running": ("not running: {job}; nothing resumes it until `start`", "未在运行：{job}；在 start 之前不会续跑"),
     "stop.failed": ("its stop command failed", "停止命令失败"),
     "stop.command_failed": ("the stop command of '{job}' failed: {why}", "“{job}”的停止命令失败：{why}"),
+    "stop.unknown": ("cannot tell whether '{job}' runs, nothing was signalled: {why}", "无法判断“{job}”是否在运行，未发送信号：{why}"),
     "stop.still_alive": ("pid {pid} of '{job}' is still alive after TERM", "“{job}”的进程 {pid} 收到 TERM 后仍在运行"),
     "run.would": ("would run: {argv}\nin: {cwd}", "将运行：{argv}\n目录：{cwd}"),
     "queued": ("queued: {job}, entry {id}, from {time}", "已入队：{job}，条目 {id}，{time} 起"),
@@ -739,6 +744,7 @@ MESSAGES = {
     "status.no_tick": ("last tick: never; the scheduler does not call `tick` yet", "上次 tick：从未；调度器还没有调用 tick"),
     "explain.state": ("state: {state}", "状态：{state}"),
     "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；清醒且无进展：{stalled}，上限 {limit}"),
+    "explain.not_run": ("last run: {time}, its command could not be run", "上次运行：{time}，命令未能运行"),
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
@@ -1370,7 +1376,7 @@ def in_cycles(jobs: dict) -> list:
 
 
 def first_error(problems: Iterable[Problem]) -> str:
-    return next((problem.text for problem in problems if problem.is_error), "")
+    return next((f"{path_text(problem.path)}: {problem.text}" for problem in problems if problem.is_error), "")
 
 
 def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
@@ -2685,7 +2691,7 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     A scheduled check has incidents: told when they open, closed by the next good run.  A run that
     somebody asked for is told once, and a good one closes what a scheduled run opened.
     """
-    code = 255 if outcome.code is None else outcome.code
+    code = NOT_RUN if outcome.code is None else outcome.code
     memory = end_action(memory)._replace(ran_at=now.at, ran_code=code, left_at=0.0)
     findings = run_findings(outcome, redact)
     wrong = [finding for finding in findings.values() if finding]
@@ -2955,6 +2961,7 @@ class Clock:
 
     def local(self, at: float) -> Any:
         """`struct_time` in the configured zone."""
+        at = min(at, 253370764800.0)  # 9999-01-01: the calendar ends there
         if self.zone is None:
             return time.localtime(at)
         from datetime import datetime
@@ -3264,14 +3271,18 @@ class Store:
         except ValueError:
             return State({"version": STATE_VERSION, "recoveredAt": now}, now), None
 
+    def is_unreadable(self) -> bool:
+        """Whether the file holds no state, so that what is shown of it is empty."""
+        return self._load()[1] is None
+
     def _move_aside(self, state: State) -> None:
         """The unreadable file gives way to a new state; it is kept, not lost."""
         aside = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(state.now))}"
         while os.path.lexists(aside):
             aside += "+"
         try:
-            reach("replace")
-            os.replace(self.path, aside)
+            reach("link")
+            os.link(self.path, aside)  # a second name: until the new state takes the first, a crash tells again
         except OSError as error:
             raise self._trouble("move aside", self.path, error) from None
         self.on_lost(state, aside)
@@ -3815,7 +3826,10 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
             ended, status = os.waitpid(pid, os.WNOHANG)
             size = os.fstat(log).st_size
             if size > log_limit:
-                trim()
+                try:
+                    trim()
+                except OSError:
+                    pass  # somebody moved the log away, or the disk is full: the exit code counts more
             if ended:
                 return status
             pause = 0.02 if size - before > 1 << 20 else min(1.0, pause * 1.5)
@@ -3841,7 +3855,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
         os.close(sink)
         answer = os.read(source, 4096)
         os.write(2, answer[1:])
-        os._exit(0 if answer[:1] == b"+" else 126)
+        os._exit({b"+": 0, b"?": 127}.get(answer[:1], 126))
     os.setsid()
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
@@ -3864,7 +3878,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
     except OSError as error:  # nothing may run that is not on record
         if pid:
             os.killpg(pid, signal.SIGKILL)
-        os.write(sink, f"-{program}: {error.strerror}\n".encode())
+        os.write(sink, f"{'?' if error.errno == 2 else '-'}{program}: {error.strerror}\n".encode())
         os._exit(126)
     os.write(sink, b"+")
     os.close(sink)
@@ -3933,7 +3947,7 @@ def is_lock_held(directory: str) -> bool:
     return False
 
 
-def read_progress(directory: str, redact: Redactor) -> tuple:
+def read_progress(directory: str) -> tuple:
     """(answer fields, Phrase or None) from the job's progress file; anything but an object is said."""
     try:
         raw = read_file(f"{directory}/progress.json", PROGRESS_LIMIT)
@@ -3970,13 +3984,13 @@ def file_tail(path: str, redact: Redactor, count: int = 8) -> str:
 def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: str) -> Observation:
     """The observation of a managed job, from its records."""
     try:
+        held = is_lock_held(directory)  # first: once it is free, the record read after it is final
         run = read_run(directory)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return Observation(when, UNKNOWN, problem=Phrase("managed.record", {"error": one_line(str(error), 100)}))
-    held = is_lock_held(directory)
     if run is None:
         return Observation(when, RUNNING if held else IDLE)
-    answer, problem = read_progress(directory, redact)
+    answer, problem = read_progress(directory)
     alive = run.exit_code is None and (held or is_alive(run, when.boot))
     look = observed(when, {**answer, "running": alive, "completed": run.exit_code == 0, "pid": run.pid if alive else 0}, redact)
     look = look._replace(run=run.run, problem=problem, resumable=run.command in ("", fingerprint))
@@ -4194,12 +4208,15 @@ def trim_outbox(state: State) -> None:
     state.raw["outbox"] = kept
 
 
-ADVICE = {"stopped": "start", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
+ADVICE = {"stopped": "start", "verification": "explain", "outcome": "explain", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
 
 
 def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     """Put one section into the outbox; it takes the place of an older one about the same."""
-    command = ADVICE.get(effect.kind)
+    job = site.config.jobs.get(job_id)
+    command = "explain" if effect.kind == "blocked" and job and job.kind == WRITE else ADVICE.get(effect.kind)
+    if command == "start" and job and job.risk != READ_ONLY:
+        command = "explain"  # a plain `start` would be refused
     advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
     name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
     text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
@@ -4368,8 +4385,10 @@ def managed_command(site: Site, job: Any, directory: str, marker: str, is_fresh:
     """The command that starts a managed job: its supervisor, told all that it needs to know."""
     checkpoint, progress = f"{directory}/checkpoint", f"{directory}/progress.json"
     attempt = 1 if is_fresh else last_attempt(directory) + 1
-    if is_fresh and os.path.isdir(checkpoint):
-        set_checkpoint_aside(checkpoint)
+    if is_fresh:
+        remove_quietly(f"{directory}/run.json")  # first: should this start fail, the next one begins anew too
+        if os.path.isdir(checkpoint):
+            set_checkpoint_aside(checkpoint)
     make_private_dir(checkpoint)
     if attempt == 1:
         remove_quietly(progress)
@@ -4633,14 +4652,21 @@ def forget_blocked(state: State, job_id: str) -> None:
         state.remember(job_id, memory._replace(incidents=incidents))
 
 
-def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome) -> None:
+def plans_to_verify(site: Site, check: Any) -> dict:
+    """Write -> its plan now, of those that wait for this check; hashed here, because no transaction may last so long."""
+    state = site.store.view() if check.id in site.verifies else None
+    waiting = [job_id for job_id in site.verifies.get(check.id, ()) if state and state.gate(job_id).verify in ("pending", "failed")]
+    return {job_id: make_plan(site, site.config.jobs[job_id]) for job_id in waiting}
+
+
+def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome, plans: dict) -> None:
     """What the run of a check means for the writes that it verifies."""
-    for job_id, number in site.verifies.get(check.id, {}).items():
-        job, before = site.config.jobs[job_id], state.gate(job_id)
+    for job_id, plan in plans.items():
+        job, before, number = site.config.jobs[job_id], state.gate(job_id), site.verifies[check.id][job_id]
         if before.verify not in ("pending", "failed"):
             continue
         own = f"verification {number}: "
-        now = remembered(make_plan(site, job), before.verify_salt, own)
+        now = remembered(plan, before.verify_salt, own)
         same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
         gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
         if gate != before:
@@ -4651,7 +4677,7 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome)
             settle_gate(site, state, job)
 
 
-def settle_run(site: Site, state: State, job: Any, outcome: Outcome, by: str = "") -> Decision:
+def settle_run(site: Site, state: State, job: Any, outcome: Outcome, plans: dict, by: str = "") -> Decision:
     """The result of a one-shot read, its telling, and what it queues."""
     memory = state.memory(job.id)
     by_whom = by or ("queue" if memory.action_entry else "schedule")
@@ -4662,7 +4688,7 @@ def settle_run(site: Site, state: State, job: Any, outcome: Outcome, by: str = "
     else:
         finish_entry(state, memory.action_entry, outcome)
     perform(site, state, job.id, decision)
-    settle_verifications(site, state, job, outcome)
+    settle_verifications(site, state, job, outcome, plans)
     state.record("run", job.id, code=outcome.code, seconds=round(outcome.ended.awake - outcome.began.awake, 3), by=by_whom)
     return decision
 
@@ -4671,18 +4697,31 @@ def settle_run(site: Site, state: State, job: Any, outcome: Outcome, by: str = "
 def run_due(site: Site, job: Any, entry_id: str) -> Flow:
     """Intention, run, result of a read that has its turn."""
     left = site.store.view().memory(job.id)
-    if left.action == "run" and marked_processes(left.action_id):
+    living = marked_processes(left.action_id) if left.action == "run" else []
+    if living and is_acting(left, site.clock.now()):
         return  # its tick died, the run itself still lives
+    for pid in living:  # beyond its timeout, and nobody else ends it
+        end_one(pid, signal.SIGKILL)
     marker = new_id()
     if (yield Change(lambda state: begin_run(site, state, job, entry_id, marker))):
         outcome = yield run_command(site, job, marker)
-        yield Change(lambda state: settle_run(site, state, job, outcome))
+        plans = plans_to_verify(site, job)
+        yield Change(lambda state: settle_run(site, state, job, outcome, plans))
 
 
 def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
     """A tick's run of a scheduled or queued read."""
     yield Turn()
     yield from run_due(site, job, entry_id)
+
+
+def end_mute(site: Site, job: Any) -> Flow:
+    """A check is not looked at between its runs: a tick ends its mute, and sums it up."""
+
+    def apply(state: State) -> None:
+        perform(site, state, job.id, hold_muted(Decision(state.memory(job.id)), site.clock.now()))
+
+    yield Change(apply)
 
 
 def refuse_entry(site: Site, state: State, entry: dict) -> None:
@@ -4701,13 +4740,18 @@ def refuse_entry(site: Site, state: State, entry: dict) -> None:
 # ---- writes, as far as a tick has to do with them
 
 
+def is_lost(state: State, job: Any, gate: Gate) -> bool:
+    """Whether a run on record has ended unseen.  Asked under the job's lock: who began it is gone; a daemon it left may live on."""
+    return gate.run == "begun" and (state.now > gate.run_began_at + run_timeout(job) or not marked_processes(gate.run_id))
+
+
 @under_lock
 def watch_write(site: Site, job: Any) -> Flow:
     """A tick's work on one write: notice a lost run, an overdue verification.  It never runs one."""
 
     def apply(state: State) -> None:
         gate = state.gate(job.id)
-        if gate.run == "begun" and not marked_processes(gate.run_id):
+        if is_lost(state, job, gate):
             state.keep_gate(job.id, gate._replace(run="unknown", run_ended_at=state.now))
             state.record("write outcome unknown", job.id, run=gate.run_id)
         settle_gate(site, state, job)
@@ -4868,7 +4912,8 @@ def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     """The user's own command gets the text on stdin; exit 0 = sent."""
     env = child_environment(site.env, site.home, {"OPS_RINGS": "1" if message.rings else "0"})
     text = message.text.encode("utf-8", "replace")
-    outcome = yield Command(receiver.command, site.dirs.ours_dir, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=text)
+    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
+    outcome = yield Command(receiver.command, cwd, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=text)
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -4955,6 +5000,7 @@ class Delivered(NamedTuple):
     left: int = 0  # entries that stay
     problem: str = ""
     advice: str = ""
+    is_elsewhere: bool = False  # another process is sending: nothing is known here
 
 
 def due_messages(site: Site, state: State) -> list:
@@ -4992,9 +5038,10 @@ def send_due(site: Site) -> Flow:
 
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
-    lock = site.store.lock("delivery") if site.store.view().outbox else None
+    left = len(site.store.view().outbox)
+    lock = site.store.lock("delivery") if left else None
     if lock is None:
-        return Delivered()  # nothing to send, or whoever holds the lock sends
+        return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
     try:
         return (yield from send_due(site))
     finally:
@@ -5197,7 +5244,7 @@ def lock_to_run(site: Site, job: Any, patience: float, command: str) -> int:
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = state.gate(job.id)
-    if gate.run == "begun" and not marked_processes(gate.run_id):  # we hold the job's lock: that run was lost
+    if is_lost(state, job, gate):
         gate = gate._replace(run="unknown", run_ended_at=state.now)
         state.record("write outcome unknown", job.id, run=gate.run_id)
     state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
@@ -5209,7 +5256,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
         return reason
     salt = os.urandom(8).hex()
     begun = without_approval(gate)._replace(
-        run="begun", run_id=run_id, run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest,
+        run="begun", run_id=run_id, run_began_at=state.now, run_ended_at=0.0, run_code=0, run_digest=plan.digest, verify="",
         verify_salt=salt, verify_items=remembered(plan, salt, "verification "),
     )  # fmt: skip
     state.keep_gate(job.id, begun)
@@ -5217,15 +5264,15 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
     return None
 
 
-def settle_write(site: Site, state: State, job: Any, outcome: Outcome, log: str) -> None:
-    """The result of a write, and what has to verify it."""
+def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Plan, log: str) -> None:
+    """The result of a write, and what has to verify it; `plan` is from after it."""
     phrase = outcome_phrase(outcome)
-    code = 255 if outcome.code is None else outcome.code
+    code = NOT_RUN if outcome.code is None else outcome.code
     gate = state.gate(job.id)
     endings = ("always", "failure" if phrase else "success")
     due = [after for after in verifications(job, site.config.jobs) if after.when in endings]
     longest = max([after.delay_seconds + run_timeout(site.config.jobs[after.job_id]) for after in due], default=0.0)
-    now = remembered(make_plan(site, job), gate.verify_salt, "verification ")  # what the write itself changed is its work, not a change of its check
+    now = remembered(plan, gate.verify_salt, "verification ")  # what the write itself changed is its work, not a change of its check
     gate = gate._replace(
         run="failed" if phrase else "good", run_ended_at=state.now, run_code=code,
         verify="pending" if due or not phrase else "",  # a good write that nothing can verify stays unverified
@@ -5260,9 +5307,9 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     raise BlockedError(f"BLOCKED: {words}{v1}", site.advise("explain" if reason.key.startswith("gate.verif") else "approve", job.id))
 
 
-def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome) -> None:
+def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
     """The result of a verification by hand; the queued run of it is done as well."""
-    settle_run(site, state, check, outcome, by="verify")
+    settle_run(site, state, check, outcome, plans, by="verify")
     for entry in state.queue:
         if (entry.get("jobId"), entry.get("by"), entry.get("status")) == (check.id, f"after {job.id}", "pending"):
             finish_entry(state, entry["id"], outcome)
@@ -5277,8 +5324,9 @@ def verify_now(site: Site, job: Any) -> Flow:
         try:
             if check.id in site.store.view().gate(job.id).verify_left:  # else a tick was faster
                 outcome = yield run_command(site, check, new_id())
+                plans = plans_to_verify(site, check)
+                yield Change(lambda state: settle_verification(site, state, job, check, outcome, plans), urgent=True)
                 show_output(site, outcome)
-                yield Change(lambda state: settle_verification(site, state, job, check, outcome), urgent=True)
         finally:
             os.close(lock)
     passed = site.store.view().gate(job.id).verify == "passed"
@@ -5288,7 +5336,7 @@ def verify_now(site: Site, job: Any) -> Flow:
 
 def run_write(site: Site, job: Any, verify: bool) -> Flow:
     """One approved run: digest under the lock, approval used up durably, then the command."""
-    lock = lock_to_run(site, job, 1.0, "status")
+    lock = lock_to_run(site, job, 10.0, "status")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)  # nothing of the caller's bends what was approved
     try:
@@ -5298,10 +5346,13 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         refused = yield Change(lambda state: begin_write(site, state, job, plan, run_id), urgent=True)
         if refused:
             yield from tell_blocked(site, job, refused)
-        if os.path.exists(log):
+        try:
             os.replace(log, log + ".1")
+        except OSError:
+            pass  # the first run; nothing may fail between the mark and the run
         outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
-        yield Change(lambda state: settle_write(site, state, job, outcome, log), urgent=True)
+        plan = make_plan(site, job)
+        yield Change(lambda state: settle_write(site, state, job, outcome, plan, log), urgent=True)
     finally:
         os.close(lock)
     show_file(site, log)
@@ -5402,6 +5453,8 @@ def find_files(args: Any) -> Files:
     ours = dirs.ours_dir or home
     config = expand_home(args.config_file or f"{ours}/net/config/ops-jobs.json", home)
     state = expand_home(args.state_file or f"{ours}/net/state/ops-monitor.json", home)
+    if os.path.realpath(config) == os.path.realpath(state):
+        raise UsageError(f"{state} is the config; the state needs a file of its own", "name another with --state-file")
     return Files(os.path.abspath(config), os.path.abspath(state), home, dirs)
 
 
@@ -5632,7 +5685,7 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
         put(message.text + "\n" for message in compose(site.lang, site.printed, now, header, site.clock.text))
         return code
     delivered = driver.finish(deliver(site))
-    if delivered.left or site.store.view().own_memory().incidents.get("delivery"):
+    if delivered.left or not delivered.is_elsewhere and site.store.view().own_memory().incidents.get("delivery"):
         put(site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0], sys.stderr)
     return code or (UNDELIVERED if delivered.left else DONE)
 
@@ -5674,6 +5727,8 @@ def plan_tick(site: Site, driver: Driver) -> None:
             memory = state.memory(job.id)
             if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
                 driver.add(run_check(site, job))
+            elif memory.muted_for and not is_muted(memory, now):
+                driver.add(end_mute(site, job))
         elif job.kind == WRITE and job.id in state.raw["gates"]:
             driver.add(watch_write(site, job))
 
@@ -5901,14 +5956,23 @@ def do_start(site: Site, args: Any) -> int:
     return Driver(site).finish(start_by_hand(site, job, args))
 
 
-def hold_job(state: State, job: Any) -> None:
-    state.remember(job.id, state.memory(job.id)._replace(held_at=state.now))
-    state.record("stop", job.id, by="hand")
+def hold_job(state: State, job_id: str) -> None:
+    state.remember(job_id, state.memory(job_id)._replace(held_at=state.now))
+    state.record("stop", job_id, by="hand")
+
+
+def keep_held(state: State, job_id: str) -> None:
+    """The start whose lock a stop waited for has ended the hold; the stop came later and counts."""
+    memory = state.memory(job_id)
+    state.remember(job_id, memory._replace(held_at=memory.held_at or state.now))
 
 
 def stop_by_pid(site: Site, job: Any) -> Flow:
     """TERM to the pid that the status names, and wait until it is gone; False if there is none."""
     look = yield from look_at(site, job)
+    if look.state == UNKNOWN:
+        words = phrase_text(site.lang, look.problem or Phrase("status.json"))
+        raise OpsError(site.say("stop.unknown", job=job.id, why=words), site.advise("status", job.id))
     began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
     if not began:
         return False
@@ -5923,9 +5987,10 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
 
 def stop_by_hand(site: Site, job: Any) -> Flow:
     """Hold the job and end it; False if nothing of it was alive."""
-    yield Change(lambda state: hold_job(state, job), urgent=True)
+    yield Change(lambda state: hold_job(state, job.id), urgent=True)
     limit = job.policy.stop_timeout_seconds
     with job_lock(site, job, 10.0, "started, stopped or run by another process; it will not be resumed", "stop"):
+        yield Change(lambda state: keep_held(state, job.id), urgent=True)
         if job.managed or not job.commands.stop:
             ended = yield from end_managed(site, job.id, limit) if job.managed else stop_by_pid(site, job)
             return ended
@@ -5942,8 +6007,8 @@ def do_stop(site: Site, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
     driver = Driver(site)
     if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
-        ended = driver.finish(end_managed(site, args.job, args.timeout_seconds or 60.0))
-        site.store.change(lambda state: state.record("stop", args.job, by="hand", orphan=True))
+        site.store.change(lambda state: hold_job(state, args.job))  # its config may come back, or be mended
+        ended = driver.finish(end_managed(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds))
     else:
         ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
     return conclude(site, "stop.done", job=args.job) if ended else conclude(site, "stop.not_running", JOB_FAILED, job=args.job)
@@ -5952,8 +6017,9 @@ def do_stop(site: Site, args: Any) -> int:
 def run_by_hand(site: Site, job: Any) -> Flow:
     with job_lock(site, job, 1.0, "run by another process"):
         outcome = yield run_command(site, job, new_id())
-        show_output(site, outcome)
-        yield Change(lambda state: settle_run(site, state, job, outcome, by="hand"), urgent=True)
+        plans = plans_to_verify(site, job)
+        yield Change(lambda state: settle_run(site, state, job, outcome, plans, by="hand"), urgent=True)
+    show_output(site, outcome)  # last: a pager that waits must not hold the job
     warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
@@ -6042,7 +6108,7 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
     else:
         yield Change(lambda state: grant(site, state, job, plan, clear, is_unseen=bool(args.digest)), urgent=True)
     warn_undelivered((yield from deliver(site)))
-    conclude(site, "approved", job=job.id, time=duration_text(job.approval.ttl_seconds if job.approval else 3600))
+    conclude(site, "approved", job=job.id, time=duration_text(approval_life(job)))
     return conclude(site, "help.next", command=site.advise("run", job.id, "--verify"))
 
 
@@ -6232,7 +6298,7 @@ def job_json(site: Site, row: Row) -> dict:
     shown.update(
         state=state, running=state == RUNNING, completed=state == COMPLETED, held=bool(memory.held_at),
         attempts=memory.attempts, gaveUp=bool(memory.gave_up_at), lastLookAt=memory.looked_at or None, lastReportAt=memory.reported_at or None,
-        lastRunAt=memory.ran_at or None, lastExitCode=memory.ran_code if memory.ran_at else None,
+        lastRunAt=memory.ran_at or None, lastExitCode=memory.ran_code if memory.ran_at and memory.ran_code != NOT_RUN else None,
         stalledForSeconds=round(memory.stalled_for, 3),
         incidents=[incident_json(site, *item) for item in open_incidents(memory)], next={"action": words, "at": at or None},
     )  # fmt: skip
@@ -6331,6 +6397,8 @@ def do_status(site: Site, args: Any) -> int:
     """Look at the jobs and show them.  Sends nothing, writes nothing."""
     rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
     state = site.store.view()
+    if site.store.is_unreadable():
+        print("warning: " + site.say("state.unreadable", path=site.store.path), file=sys.stderr)
     put([json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2)] if args.json else status_lines(site, state, rows))
     return DONE
 
@@ -6339,17 +6407,18 @@ def known_lines(site: Site, row: Row) -> list:
     """What is known of a job."""
     job, memory, look, full_text = row.job, row.memory, row.look, site.clock.full_text
     lines = [f"{job.name} ({job.id}) · {job.kind} · {job.risk}" + ("" if job.enabled else " · " + site.say("next.disabled"))]
-    since = " " + site.say("since", time=full_text(memory.state_at)) if memory.state_at and look else ""
+    since = " " + site.say("since", time=full_text(memory.state_at)) if look and look.state == memory.state else ""
     lines.append(site.say("explain.state", state=state_word(site, row)) + since)
     if look:
         facts = [phrase_text(site.lang, look.problem)] if look.problem else []
         facts += [site.say("line.stop_reason", reason=look.stop_reason)] if look.stop_reason else []
         lines += ["  " + line for line in facts + progress_lines(look.progress, memory.reported_progress)]
-        if look.key and memory.key_at:
+        if look.key and look.key == memory.key:
             stalled, limit = duration_text(memory.stalled_for), duration_text(job.policy.stall_seconds)
             lines.append(site.say("explain.key", time=full_text(memory.key_at), stalled=stalled, limit=limit))
     if memory.ran_at:
-        lines.append(site.say("explain.ran", time=full_text(memory.ran_at), code=memory.ran_code))
+        row_key = "explain.not_run" if memory.ran_code == NOT_RUN else "explain.ran"
+        lines.append(site.say(row_key, time=full_text(memory.ran_at), code=memory.ran_code))
     for kind, incident in open_incidents(memory):
         words = one_line(say(site.lang, incident.key, **incident.facts), 200)
         kind = site.say("topic." + kind)
@@ -6360,7 +6429,8 @@ def known_lines(site: Site, row: Row) -> list:
 def rule_lines(site: Site, row: Row) -> list:
     """What a tick at this moment would decide, and why."""
     job, memory = row.job, row.memory
-    lines = [reason_text(site, Reason("muted", memory.muted_at + memory.muted_for))] if memory.muted_for else []
+    is_quiet = is_muted(memory, site.clock.now())
+    lines = [reason_text(site, Reason("muted", memory.muted_at + memory.muted_for))] if is_quiet else []
     if row.decision:
         return [*lines, site.say("explain.decisions"), *("  " + line for line in decision_lines(site, job, row.decision))]
     if job.kind == CHECK:
