@@ -3772,7 +3772,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
 # An exit record wins; else the job runs while the lock is held or while the recorded process
 # (pid + start + boot) lives; else it stopped.  Nothing is guessed from a pid alone.
 
-LOG_LIMIT, LOG_KEPT = 12 << 20, 6 << 20  # of run.log; a flood may pass the limit between two looks
+LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit between two looks
 PROGRESS_LIMIT = 64 << 10
 
 
@@ -3814,6 +3814,8 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
         begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
         for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
             length += os.pwrite(edit, chunk, length)
+            if length > 2 * log_kept:
+                break  # it writes as fast as we copy: a piece out of the middle of a flood is lost
         os.ftruncate(edit, length)
         os.close(edit)
 
@@ -3832,7 +3834,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
                     pass  # somebody moved the log away, or the disk is full: the exit code counts more
             if ended:
                 return status
-            pause = 0.02 if size - before > 1 << 20 else min(1.0, pause * 1.5)
+            pause = 0.002 if size - before > 1 << 16 else min(0.2, pause * 1.5)  # how far a flood can get between two looks
             before = min(size, log_kept)
 
     try:
