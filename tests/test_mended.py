@@ -153,7 +153,7 @@ class TestWrites(unittest.TestCase):
         self.assertEqual(approve().code, 0)
         pid, number = home.begin("run", "w")
         deadline = time.monotonic() + 20
-        while home.state["gates"]["w"].get("run") != "begun" and time.monotonic() < deadline:
+        while not ops.marked_processes(home.state["gates"]["w"].get("runId", "")) and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(pid, signal.SIGKILL)
         home.end((pid, number))
