@@ -3807,17 +3807,29 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
             with os.popen(f"/bin/ps -o lstart= -p {pid}") as lines:
                 return lines.read().strip()
 
+    def signal_job(number: int) -> None:
+        try:
+            os.killpg(pid, number)
+        except OSError:
+            pass  # it has ended
+
     def trim() -> None:
         """Keep the newest lines; what is written meanwhile is copied until nothing is."""
         edit = os.open(f"{directory}/run.log", os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
         begin, length = os.fstat(edit).st_size - log_kept, 0
         begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
-        for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
-            length += os.pwrite(edit, chunk, length)
-            if length > 2 * log_kept:
-                break  # it writes as fast as we copy: a piece out of the middle of a flood is lost
-        os.ftruncate(edit, length)
-        os.close(edit)
+        is_stopped = False
+        try:
+            for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
+                length += os.pwrite(edit, chunk, length)
+                if length > 2 * log_kept and not is_stopped:  # it writes as fast as we copy: it waits a moment, nothing is lost
+                    is_stopped = True
+                    signal_job(signal.SIGSTOP)
+            os.ftruncate(edit, length)
+        finally:
+            os.close(edit)
+            if is_stopped:
+                signal_job(signal.SIGCONT)
 
     def watch() -> int:
         """Until the job ends; its wait status."""
