@@ -1158,6 +1158,7 @@ FIELDS = {
     """),
 }
 FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIELDS.items()}
+REQUIRED_KEYS = {name: [field.key for field in fields if field.default is REQUIRED] for name, fields in FIELDS.items()}
 
 
 def record(section_name: str, *more: str) -> Any:
@@ -1254,9 +1255,9 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
             settings.update(read_value(fields[key], item, (*path, key), problems))
         elif not key.startswith(("_", "$", "//")):
             problems.append(Problem((*path, key), f"unknown key{did_you_mean(key, fields)}", is_error=False))
-    for key, field in fields.items():
-        if field.default is REQUIRED and key not in value:
-            problems.append(Problem(path, f"'{key}' is missing: expected {field.kind.expected}"))
+    for key in REQUIRED_KEYS[name]:
+        if key not in value:
+            problems.append(Problem(path, f"'{key}' is missing: expected {fields[key].kind.expected}"))
     return settings
 
 
@@ -1276,14 +1277,14 @@ def make_policy(*layers: dict) -> Any:
     return filled(Policy, "policy", merged)
 
 
-def make_job(settings: dict, defaults: dict, index: int) -> Any:
-    """A Job from settings that have no error."""
-    approval = settings.get("approval")
+def make_job(settings: dict, defaults: dict, index: int, common: Any = None) -> Any:
+    """A Job from settings that have no error; `common` is the policy of jobs that state none, if it is made already."""
+    own, approval = settings.get("policy"), settings.get("approval")
     whole = dict(
         settings,
         name=settings.get("name") or settings["id"],
         commands=filled(Commands, "commands", settings["commands"]),
-        policy=make_policy(defaults, settings.get("policy", {})),
+        policy=common if common and not own else make_policy(defaults, own or {}),
         approval=None if approval is None else filled(Approval, "approval", approval),
         after=[filled(After, "after", item) for item in settings.get("after", [])],
     )
@@ -1383,6 +1384,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
     """(jobs by id, ids that are broken) of the `jobs` list; problems are noted."""
     jobs: dict = {}
     broken: dict = {}
+    common = make_policy(defaults)
     for index, item in enumerate(items):
         path = ("jobs", index)
         mine: list = []
@@ -1391,7 +1393,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
         if job_id in jobs or job_id in broken:
             mine.append(Problem((*path, "id"), f"a job '{job_id}' stands above already"))
         if not first_error(mine):
-            job = make_job(settings, defaults, index)
+            job = make_job(settings, defaults, index, common)
             mine += [Problem((*path, *key.split(".")), *rest) for key, *rest in job_faults(job, settings.get("policy", {}))]
         if first_error(mine):
             broken[path_text(path) if job_id is None or job_id in jobs else job_id] = first_error(mine)
@@ -1465,17 +1467,16 @@ def run_timeout(job: Any) -> float:
 def config_schema() -> dict:
     """The JSON Schema of ops-jobs.json (draft 2020-12), derived from FIELDS."""
 
-    def shape(fields: tuple) -> dict:
+    def shape(name: str) -> dict:
         properties = {}
-        for field in fields:
+        for field in FIELDS[name]:
             schema = field.kind.schema if field.default is not None else {"anyOf": [field.kind.schema, {"type": "null"}]}
             default = {} if field.default in (None, REQUIRED) else {"default": field.default}
             properties[field.key] = {**schema, "description": field.doc, **default}
-        required = [field.key for field in fields if field.default is REQUIRED]
-        return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+        return {"type": "object", "properties": properties, **({"required": REQUIRED_KEYS[name]} if REQUIRED_KEYS[name] else {})}
 
-    whole = shape(FIELDS["config"])
-    whole["$defs"] = {name: shape(fields) for name, fields in FIELDS.items() if name != "config"}
+    whole = shape("config")
+    whole["$defs"] = {name: shape(name) for name in FIELDS if name != "config"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "ops-jobs.json", **whole}
 
 
@@ -1858,17 +1859,18 @@ DONE_KEPT = DAY  # finished queue entries stay this long, for those who look
 PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
 FACT_TEXT = 160  # letters of a fact that an incident keeps
 
-KEYS: dict = {kind: {camel(name): name for name in kind._fields} for kind in (Memory, Incident, Gate)}
+# Record -> JSON key -> (attribute, its value when absent).
+KEYS: dict = {kind: {camel(name): (name, absent) for name, absent in zip(kind._fields, kind())} for kind in (Memory, Incident, Gate)}
 
 
 def thaw(kind: Any, raw: Any, now: float) -> Any:
     """A record from its JSON object.  Past events dated in the future happened now."""
-    names, blank, values = KEYS[kind], kind(), {}
+    known, values = KEYS[kind], {}
     for key, value in object_at(raw).items():
-        if key not in names:
+        if key not in known:
             continue
-        name = names[key]
-        wanted = type(getattr(blank, name))
+        name, absent = known[key]
+        wanted = type(absent)
         if wanted is float and type(value) in (int, float) and abs(value) < 1e15:  # NaN is not
             value = float(value)
         elif wanted is float or type(value) is not wanted:
@@ -1881,10 +1883,10 @@ def thaw(kind: Any, raw: Any, now: float) -> Any:
 
 def freeze(record: Any, raw: Any = None) -> dict:
     """The JSON object of a record: what differs from absent, and keys of `raw`, its last one, that we do not know."""
-    names, raw = KEYS[type(record)], object_at(raw)
-    made = {key: item for key, item in raw.items() if key not in names}
-    for (key, name), item, absent in zip(names.items(), record, type(record)()):
-        if item != absent:
+    known, raw = KEYS[type(record)], object_at(raw)
+    made = {key: item for key, item in raw.items() if key not in known}
+    for (key, (name, absent)), item in zip(known.items(), record):
+        if item is not absent and item != absent:
             if name == "incidents":
                 item = {about: freeze(incident, object_at(raw, key).get(about)) for about, incident in item.items()}
             made[key] = round(item, 3) if type(item) is float else item
@@ -2240,16 +2242,16 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
-def remember_running(memory: Memory, after: Memory, look: Observation, policy: Any) -> Memory:
-    """The rest of it for a running job; `memory` is from before the look."""
-    after = after._replace(stalled_for=stalled_for(memory, look))
+def learnt_running(memory: Memory, look: Observation, policy: Any) -> dict:
+    """What a running look changes beyond what every look does; `memory` is from before it."""
+    learnt: dict = {"stalled_for": stalled_for(memory, look)}
     if look.key and look.key != memory.key:
-        after = after._replace(key_at=look.when.at)
+        learnt["key_at"] = look.when.at
     if memory.state == COMPLETED:
-        after = after._replace(reported_at=0.0, reported_key="", reported_progress={})
+        learnt.update(reported_at=0.0, reported_key="", reported_progress={})
     if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
-        after = after._replace(attempts=0, attempt_at=0.0, attempt_key="")
-    return after
+        learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
+    return learnt
 
 
 def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
@@ -2257,17 +2259,18 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     when = look.when
     if memory.boot not in ("", when.boot):
         memory = memory._replace(stalled_for=0.0, last_look="")
-    after = memory._replace(looked_at=when.at, looked_awake=when.awake, boot=when.boot, last_look=UNKNOWN, left_at=0.0)
-    if look.state == UNKNOWN:
-        return after
-    after = after._replace(
-        last_look="waiting" if look.waiting else look.state if look.key or look.state != RUNNING else "keyless",
-        state=look.state, state_at=memory.state_at if memory.state == look.state and memory.state_at else when.at,
-        pid=look.pid, run=look.run or memory.run, key=look.key or memory.key,
-    )  # fmt: skip
-    if look.state == RUNNING or differ(memory.run, look.run):
-        after = after._replace(completed_fired=False, completed_told=False)
-    return remember_running(memory, after, look, policy) if look.state == RUNNING else after
+    learnt: dict = {"looked_at": when.at, "looked_awake": when.awake, "boot": when.boot, "last_look": UNKNOWN, "left_at": 0.0}
+    if look.state != UNKNOWN:
+        learnt.update(
+            last_look="waiting" if look.waiting else look.state if look.key or look.state != RUNNING else "keyless",
+            state=look.state, state_at=memory.state_at if memory.state == look.state and memory.state_at else when.at,
+            pid=look.pid, run=look.run or memory.run, key=look.key or memory.key,
+        )  # fmt: skip
+        if look.state == RUNNING or differ(memory.run, look.run):
+            learnt.update(completed_fired=False, completed_told=False)
+    if look.state == RUNNING:
+        learnt.update(learnt_running(memory, look, policy))
+    return memory._replace(**learnt)
 
 
 # ---- resume: may it be started again by itself, and is it time?
@@ -2460,6 +2463,8 @@ def judge_flapping(decision: Decision, now: Instant) -> Decision:
 def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
     """Every incident of one job: new memory, notifications, and a reason per kind."""
     memory = inherit(memory, findings, now)
+    if not (any(findings.values()) or memory.incidents or memory.flips or memory.flapping_at):  # nothing is wrong, nothing was
+        return Decision(memory, (), dict.fromkeys(findings, Reason("incident.none")))
     hold = quiet_left(policy, now.minute)
     incidents, effects, reasons = dict(memory.incidents), [], {}
     flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
@@ -2510,9 +2515,8 @@ def report_reason(job: Any, look: Observation, memory: Memory, now: Instant) -> 
         (since < policy.min_report_seconds, "report.too_soon", min(floor_at, by_time_at or floor_at)),
         (True, "report.by_change"),
     )
-    quiet = quiet_left(policy, now.minute)
-    is_due = reason.key in (*PROGRESS_DUE, "report.completed")
-    return Reason("report.quiet_hours", now.at + quiet) if quiet and is_due else reason
+    quiet = quiet_left(policy, now.minute) if reason.key in (*PROGRESS_DUE, "report.completed") else 0.0
+    return Reason("report.quiet_hours", now.at + quiet) if quiet else reason
 
 
 def follow_ups(job: Any, is_good: bool) -> tuple:
@@ -2586,7 +2590,8 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
     # The one reason to keep is of an incident if there is one, else of routine.
     first = next((reason.key for reason in incidents.reasons.values() if reason.key != "incident.none"), report.why("report"))
     reasons = {**incidents.reasons, **report.reasons, "resume": resume}
-    return hold_muted(Decision(report.memory._replace(reason=first), incidents.effects + report.effects + act, reasons), now)
+    memory = report.memory if report.memory.reason == first else report.memory._replace(reason=first)
+    return hold_muted(Decision(memory, incidents.effects + report.effects + act, reasons), now)
 
 
 # ---- writes
@@ -3205,6 +3210,7 @@ class Store:
         self.clock = clock
         self.on_lost = on_lost  # told inside the transaction that moved an unreadable file aside
         self.known: tuple = ((), "")  # signature of the file as last seen, and its text
+        self.viewed: Any = ((), None)  # the same of the State that was read to look at, and that State
         self.stem = path.removesuffix(".json")
         self.history_path = self.stem + ".history.jsonl"
 
@@ -3224,7 +3230,14 @@ class Store:
 
     def view(self) -> State:
         """The state as it is now, to look at.  An unreadable one looks empty."""
-        return self._load()[0]
+        try:
+            signature = self._signature()
+        except OSError:
+            signature = ()
+        if not signature or signature != self.viewed[0]:
+            self.viewed = (signature, self._load()[0])
+        self.viewed[1].now = self.clock.now().at
+        return self.viewed[1]
 
     def change(self, *applies: Callable[[State], Any]) -> list:
         """Apply functions to the state in one transaction; their results, once it is durable.
@@ -4112,7 +4125,8 @@ class Driver:
         self.alive = 0  # flows that have not ended
         self.results: dict = {}  # flow -> what it returned
         self.ready: list = []  # (flow, value to send)
-        self.changes: list = []  # (since, flow, Change), waiting for their transaction
+        self.changes: list = []  # (flow, Change), waiting for their transaction
+        self.commit_at = float("inf")  # when the first of them has waited long enough
         self.sleeping: list = []  # (until, flow)
         self.turns: list = []  # flows that wait for their turn
         self.working: set = set()  # flows that have one and whose command has not ended
@@ -4156,7 +4170,8 @@ class Driver:
             if isinstance(request, Command):
                 self.site.pool.add(request, flow)
             elif isinstance(request, Change):
-                self.changes.append((time.monotonic(), flow, request))
+                self.changes.append((flow, request))
+                self.commit_at = min(self.commit_at, time.monotonic() + (0.0 if request.urgent else CHANGE_WAIT))
             elif isinstance(request, Turn):
                 self.turns.append(flow)
             else:
@@ -4167,16 +4182,15 @@ class Driver:
             self.ready.append((flow, None))
 
     def _commit_if_due(self) -> None:
-        share_until = time.monotonic() - CHANGE_WAIT if self.site.pool.busy else float("inf")
-        if self.ready or not any(change.urgent or since <= share_until for since, _, change in self.changes):
+        if self.ready or not self.changes or self.site.pool.busy and time.monotonic() < self.commit_at:
             return
-        batch, self.changes = self.changes, []
-        results = self.site.store.change(*[change.apply for _, _, change in batch])
-        self.ready += [(flow, result) for (_, flow, _), result in zip(batch, results)]
+        batch, self.changes, self.commit_at = self.changes, [], float("inf")
+        results = self.site.store.change(*[change.apply for _, change in batch])
+        self.ready += [(flow, result) for (flow, _), result in zip(batch, results)]
 
     def _wait(self, until: float) -> None:
-        wakes = [until, *(at for at, _ in self.sleeping), *(since + CHANGE_WAIT for since, _, _ in self.changes[:1])]
-        left = max(0.0, min(min(wakes) - time.monotonic(), 3600.0))
+        wake = min(until, self.commit_at, *(at for at, _ in self.sleeping))
+        left = max(0.0, min(wake - time.monotonic(), 3600.0))
         if self.site.pool.busy:
             for flow, outcome in self.site.pool.wait(left):
                 self.working.discard(flow)
