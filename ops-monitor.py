@@ -4332,6 +4332,14 @@ def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     return locked
 
 
+def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
+    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it for so long."""
+    fd = site.store.lock(slug(job.id), seconds)
+    if fd is None:
+        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
+    return open(fd, "rb")
+
+
 # ---- starting and stopping
 
 
@@ -5261,14 +5269,6 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
 # ---- running: the output goes to a file, so that the end of this process cannot break a write
 
 
-def lock_to_run(site: Site, job: Any, patience: float, command: str) -> int:
-    """The job's lock, or BusyError after `patience` seconds, with `command` as the next step."""
-    lock = site.store.lock(slug(job.id), patience)
-    if lock is None:
-        raise BusyError(f"job '{job.id}' is being run by another process", site.advise(command, job.id))
-    return lock
-
-
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = state.gate(job.id)
@@ -5348,15 +5348,12 @@ def verify_now(site: Site, job: Any) -> Flow:
     for after in verifications(job, site.config.jobs):
         yield Pause(after.delay_seconds)
         check = site.config.jobs[after.job_id]
-        lock = lock_to_run(site, check, run_timeout(check), "run")
-        try:
+        with job_lock(site, check, run_timeout(check), advice="run"):
             if check.id in site.store.view().gate(job.id).verify_left:  # else a tick was faster
                 outcome = yield run_command(site, check, new_id())
                 plans = plans_to_verify(site, check)
                 yield Change(lambda state: settle_verification(site, state, job, check, outcome, plans), urgent=True)
                 show_output(site, outcome)
-        finally:
-            os.close(lock)
     passed = site.store.view().gate(job.id).verify == "passed"
     print(site.say("verify.passed" if passed else "verify.failed", job=job.id))
     return DONE if passed else JOB_FAILED
@@ -5364,10 +5361,9 @@ def verify_now(site: Site, job: Any) -> Flow:
 
 def run_write(site: Site, job: Any, verify: bool) -> Flow:
     """One approved run: digest under the lock, approval used up durably, then the command."""
-    lock = lock_to_run(site, job, 10.0, "status")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)  # nothing of the caller's bends what was approved
-    try:
+    with job_lock(site, job, 10.0):
         log = os.path.join(prepare_job_dir(site, job), "write.log")
         plan = make_plan(site, job)
         run_id = new_id()
@@ -5381,8 +5377,6 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
         plan = make_plan(site, job)
         yield Change(lambda state: settle_write(site, state, job, outcome, plan, log), urgent=True)
-    finally:
-        os.close(lock)
     show_file(site, log)
     phrase = outcome_phrase(outcome)
     if phrase:
@@ -5570,14 +5564,6 @@ def find_write(site: Site, job_id: str) -> Any:
     if job.kind != WRITE:
         raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", site.advise("status"))
     return job
-
-
-def job_lock(site: Site, job: Any, seconds: float, doing: str, advice: str = "status") -> Any:
-    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it."""
-    fd = site.store.lock(slug(job.id), seconds)
-    if fd is None:
-        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
-    return open(fd, "rb")
 
 
 def blocked(site: Site, job: Any, key: str, *advice: str, **facts: Any) -> BlockedError:
@@ -6043,7 +6029,7 @@ def do_stop(site: Site, args: Any) -> int:
 
 
 def run_by_hand(site: Site, job: Any) -> Flow:
-    with job_lock(site, job, 1.0, "run by another process"):
+    with job_lock(site, job, 1.0):
         outcome = yield run_command(site, job, new_id())
         plans = plans_to_verify(site, job)
         yield Change(lambda state: settle_run(site, state, job, outcome, plans, by="hand"), urgent=True)
