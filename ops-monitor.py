@@ -400,8 +400,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def masked_digits(text: str) -> str:
-    """`text` as an identity: other numbers do not make it a different text."""
-    return re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)[:100]  # `1h 5m` is one number
+    """`text` as an identity of at most 100 characters: other numbers do not make it a different text."""
+    masked = re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)  # `1h 5m` is one number
+    if len(masked) <= 100:
+        return masked
+    import zlib  # rare: only for long texts
+
+    return f"{masked[:90]}:{zlib.crc32(masked.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def shell_word(text: str) -> str:
@@ -2429,7 +2434,7 @@ def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now:
         return None, Reason(key)
     incident = incident or Incident(since_at=now.at)
     incident = incident._replace(
-        looks=min(incident.looks + 1, 1000), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
+        looks=min(incident.looks + 1, max(policy.alert_after, 1000)), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
     )
     reason = telling_reason(incident, finding, policy, now, hold)
     if reason.key != "incident.not_yet":
@@ -2575,7 +2580,7 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
 
 def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Decision:
     """The judgement on one look at a long job."""
-    if memory.boot == look.when.boot and look.when.awake < memory.looked_awake:
+    if memory.boot == look.when.boot and look.when.awake < memory.looked_awake <= now.awake:
         return Decision(memory, (), {"look": Reason("look.older")})
     memory = remember_look(memory, look, job.policy)
     resume = resume_reason(job, look, memory, now, state_lost)
@@ -2647,7 +2652,7 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
 
 def slot_before(at: float, anchor_at: float, every: float) -> int:
     """Number of the latest slot at or before `at`; times are kept with three decimals."""
-    return int((at - anchor_at + 0.001) / every)
+    return int((at - anchor_at + 0.001) / max(every, 0.001))
 
 
 def next_slot(job: Any, memory: Memory) -> float:
@@ -2662,7 +2667,7 @@ def due_reason(job: Any, memory: Memory, now: Instant) -> Reason:
         return Reason("due.disabled")
     if not job.policy.every_seconds:
         return Reason("due.not_scheduled")
-    if memory.action:
+    if memory.action == "run":
         return Reason("due.unfinished")
     if not memory.anchor_at:
         return Reason("due.first")
@@ -3377,6 +3382,17 @@ def spawn_failure(error: Exception, command: Command) -> Phrase:
     return Phrase(keys.get(number, "run.cannot"), {"program": program, "error": words})
 
 
+TERMINAL_COLOR = rb"\x1b\[[0-9;?]*[ -/]*[@-~]"
+
+
+def whole_word(needle: bytes) -> bytes:
+    """The pattern of `needle` where no letter, digit or `_` continues it; an edge that is none of these needs no boundary."""
+    letters, word = b"[A-Za-z0-9_]", re.escape(needle)
+    after = b"(?!" + letters + b")" if re.match(letters, needle[-1:]) else b""
+    before = b"(?<!" + letters + word + b")" if re.match(letters, needle) else b""
+    return word + after + before  # the literal first: it lets `re` jump; what may not stand before it is asked last
+
+
 class Attention:
     """Looks for whole words in a stream of any length and keeps the lines that hold them."""
 
@@ -3384,9 +3400,7 @@ class Attention:
 
     def __init__(self, patterns: Iterable[str]):
         self.needles = [pattern.encode("utf-8") for pattern in patterns]
-        # The literal first: it lets `re` jump; what may not stand before it is asked last.
-        words = [re.escape(needle) for needle in self.needles]
-        self.pattern = b"|".join(word + b"(?![A-Za-z0-9_])(?<![A-Za-z0-9_]" + word + b")" for word in words)
+        self.pattern = b"|".join(map(whole_word, self.needles))
         self.reach = max(map(len, self.needles)) + 1
         self.rest = b""  # what is not yet looked at, after one byte that tells where a word begins
         self.lines: list = []
@@ -3394,6 +3408,8 @@ class Attention:
 
     def feed(self, chunk: bytes) -> None:
         data = self.rest + chunk
+        if b"\x1b" in data:  # the `m` that ends a colour is no letter of a word
+            data = re.sub(TERMINAL_COLOR, b"", data)
         cut = data.rfind(b"\n") + 1
         if len(data) - cut > self.LINE_KEPT:  # a line without end: look at what is there
             cut = len(data) - self.reach
@@ -5019,7 +5035,9 @@ def last_receiver(site: Site) -> dict:
 def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
     """Take out what was confirmed; date what was not."""
     if sent.result == "sent":
-        state.raw.update(outbox=[entry for entry in state.outbox if entry["id"] not in message.entries], receiver=last_receiver(site))
+        state.raw["outbox"] = [entry for entry in state.outbox if entry["id"] not in message.entries]
+        if not site.target:  # --target is for once
+            state.raw["receiver"] = last_receiver(site)
         if message.counted:
             state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
         for entry in state.outbox:  # it works again: what waited for that goes now
@@ -6205,7 +6223,8 @@ def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
     def acked(memory: Memory, now: float) -> dict:
-        return {"incidents": {kind: incident._replace(acked_at=now) for kind, incident in memory.incidents.items()}}
+        opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
+        return {"incidents": {**memory.incidents, **opened}}
 
     memory = change_memory(site, args.job, "ack", acked)
     kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
@@ -6859,7 +6878,7 @@ def prepare_process() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    for fd in map(int, os.listdir("/dev/fd")):
+    for fd in map(int, os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ()):
         if fd > 2:
             try:
                 os.set_inheritable(fd, False)  # a caller's lock must not live on in a job
