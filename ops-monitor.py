@@ -196,7 +196,7 @@ class Memory(NamedTuple):
     attempt_at: float = 0.0  # last attempt
     attempt_key: str = ""  # progress key at that attempt
     gave_up_at: float = 0.0  # attempts are used up; nothing automatic until `start`
-    action: str = ""  # intention without a result: start, restart or run
+    action: str = ""  # intention without a result: start, restart or run; started: it went well, no look has shown it yet
     action_at: float = 0.0  # when it was saved
     action_for: float = 0.0  # seconds within which it must have ended
     action_id: str = ""  # marker of its processes; run: tells a living one from a lost one
@@ -545,6 +545,7 @@ MESSAGES = {
     "verify.wrong": ("the write ran, its verification failed: {jobs}", "写入已执行，验证失败：{jobs}"),
     "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
     "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
+    "busy": ("another process has held this job's lock for {for}; until it ends nothing is run or started; who: {command}", "另一个进程占用此任务的锁已 {for}；在它结束之前不会运行或启动；查看占用者：{command}"),
     "config.errors": ("the config has errors: {count}; jobs left out: {jobs}\n{lines}", "配置有错误：{count}；未参与监控的任务：{jobs}\n{lines}"),
     "config.unusable": ("the config cannot be used, nothing is watched: {problem}", "配置无法使用，目前没有任何监控：{problem}"),
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
@@ -601,6 +602,7 @@ MESSAGES = {
     # reasons: routine
     "report.completed": ("told: it is completed", "已告知：已完成"),
     "report.completed_before": ("its completion was told", "完成已告知过"),
+    "report.started": ("it was started a moment ago; this completion may be the last run's", "刚刚启动；看到的可能是上一次运行的完成"),
     "report.quiet_hours": ("held by quiet hours", "安静时段内暂不告知"),
     "report.not_running": ("no routine: it is not running", "无例行报告：未在运行"),
     "report.off": ("reportWhileRunning is off", "未开启 reportWhileRunning"),
@@ -682,6 +684,7 @@ MESSAGES = {
     "topic.verification": ("verification", "验证"),
     "topic.outcome": ("outcome", "结果"),
     "topic.blocked": ("blocked", "已拦截"),
+    "topic.busy": ("lock held", "锁被占用"),
     "topic.due": ("schedule", "定时"),
     "topic.config": ("config", "配置"),
     # by hand
@@ -2221,6 +2224,21 @@ def read_status(outcome: Outcome, redact: Redactor) -> Observation:
 # ---- remember
 
 
+def is_acting(memory: Memory, now: Instant) -> bool:
+    """Whether an intention without a result still blocks another start."""
+    return bool(memory.action) and now.at < memory.action_at + memory.action_for
+
+
+def end_action(memory: Memory) -> Memory:
+    """The intention has its result."""
+    return memory._replace(action="", action_at=0.0, action_for=0.0, action_id="", action_tries=0, action_entry="")
+
+
+def has_appeared(memory: Memory, look: Observation) -> bool:
+    """Whether a job that was started by hand shows; until then, or for the time of a start, older looks may linger."""
+    return look.state == RUNNING or look.state == COMPLETED != memory.state or not is_acting(memory, look.when)
+
+
 def differ(known: Any, seen: Any) -> bool:
     """Whether both are said and are not the same."""
     return bool(known and seen and known != seen)
@@ -2275,15 +2293,12 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
             learnt.update(completed_fired=False, completed_told=False)
     if look.state == RUNNING:
         learnt.update(learnt_running(memory, look, policy))
+    if memory.action == "started" and look.state != UNKNOWN and has_appeared(memory, look):
+        return end_action(memory._replace(**learnt))
     return memory._replace(**learnt)
 
 
 # ---- resume: may it be started again by itself, and is it time?
-
-
-def is_acting(memory: Memory, now: Instant) -> bool:
-    """Whether an intention without a result still blocks another start."""
-    return bool(memory.action) and now.at < memory.action_at + memory.action_for
 
 
 def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Reason:
@@ -2326,11 +2341,6 @@ def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, mar
     phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", "reason": look.stop_reason})
     notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
     return Decision(after, (notify,), {"resume": Reason("resume.now")})
-
-
-def end_action(memory: Memory) -> Memory:
-    """The intention has its result."""
-    return memory._replace(action="", action_at=0.0, action_for=0.0, action_id="", action_tries=0, action_entry="")
 
 
 # ---- findings: what one look at a long job shows to be wrong
@@ -2511,6 +2521,7 @@ def report_reason(job: Any, look: Observation, memory: Memory, now: Instant) -> 
     floor_at = memory.reported_at + policy.min_report_seconds
     reason = first_reason(
         (look.state == COMPLETED and memory.completed_told, "report.completed_before"),
+        (look.state == COMPLETED and memory.action == "started", "report.started", memory.action_at + memory.action_for),
         (look.state == COMPLETED, "report.completed"),
         (look.state != RUNNING, "report.not_running"),
         (not policy.report_while_running, "report.off"),
@@ -2534,7 +2545,7 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
     """Routine: what is told of progress and completion, and what completion queues."""
     effects: tuple = ()
     reason = report_reason(job, look, memory, now)
-    if look.state == COMPLETED and not memory.completed_fired:
+    if look.state == COMPLETED and not memory.completed_fired and memory.action != "started":
         effects = follow_ups(job, is_good=True)
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
@@ -3182,6 +3193,7 @@ def try_lock(path: str) -> Optional[int]:
     try:
         reach("lock")
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.utime(fd)  # since when it is held
         return fd
     except OSError as error:
         os.close(fd)
@@ -3232,6 +3244,13 @@ class Store:
             return wait_lock(path, seconds)
         except OSError as error:
             raise self._trouble("lock", path, error) from None
+
+    def held_for(self, name: str) -> float:
+        """Seconds since the lock `name` was taken last; who finds it taken may ask."""
+        try:
+            return max(0.0, self.clock.now().at - os.stat(self.lock_path(name)).st_mtime)
+        except OSError:
+            return 0.0
 
     def view(self) -> State:
         """The state as it is now, to look at.  An unreadable one looks empty."""
@@ -3819,14 +3838,28 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
     import time
 
     def record(text: str) -> None:
-        new, folder = f"{directory}/run.json.tmp", os.open(directory, os.O_RDONLY)
+        new, data = f"{directory}/run.json.tmp", (head + text + "}\n").encode()
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, (head + text + "}\n").encode())
-        os.fsync(fd)
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(new, f"{directory}/run.json")
+        folder = os.open(directory, os.O_RDONLY)
         os.fsync(folder)
-        os.close(fd)
         os.close(folder)
+
+    def record_end(text: str) -> None:
+        """However long the disk is full: until it is on record how the job ended, its lock is held, and nothing starts it again."""
+        pause = 0.5
+        while os.path.isdir(directory):
+            try:
+                return record(text)
+            except OSError:
+                time.sleep(pause)
+                pause = min(30.0, 2 * pause)
 
     def started() -> str:
         try:
@@ -3932,7 +3965,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
             time.sleep(0.2)
     except OSError:
         pass  # nothing is left
-    record(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
+    record_end(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
     os._exit(0)
 
 
@@ -4057,6 +4090,7 @@ CHANGE_WAIT = 1.0  # seconds that a change may wait for others to share its tran
 ROUND = 5.0  # seconds after which what is known is delivered although something still runs
 DELIVERY_BUDGET = 30.0  # seconds of a tick within which another send may begin
 OPENCLAW_TIMEOUT = 90.0
+SENDING_LIMIT = 300.0  # seconds after which whoever holds the delivery lock does not send any more: it was stopped, or hangs
 STATE_LOST_PAUSE = 50.0  # seconds after a lost state in which nothing is resumed
 
 
@@ -4269,8 +4303,9 @@ def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     if site.printed is not None:
         site.printed.append(entry)
         return
-    entry["about"] = [] if effect.telling in ("told", "autorun") else [job_id, effect.kind]
-    older = [old for old in state.outbox if entry["about"] and old.get("about") == entry["about"]]
+    about = [] if effect.telling in ("told", "autorun") else [job_id, effect.kind]
+    entry["about"] = [] if effect.telling == "completed" else about  # no later news takes the place of a completion
+    older = [old for old in state.outbox if about and old.get("about") == about]
     if any(old.get("maybeSent") is True for old in older):
         entry["maybeSent"] = True
     if effect.telling == "resolved" and older:
@@ -4334,16 +4369,38 @@ def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
 
 
+def work_limit(job: Any) -> float:
+    """Seconds within which whatever holds the job's lock has ended, unless it was stopped or hangs."""
+    policy = job.policy
+    if job.kind != LONG_READ:
+        return run_timeout(job) + 2 * MINUTE
+    return float(policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds + 2 * MINUTE)
+
+
+def settle_lock(site: Site, state: State, job: Any, held: float) -> None:
+    """Tell that another process has held the job's lock for far too long; `held` 0: it is free again."""
+    words = Phrase("busy", {"for": duration_text(held), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
+    now = site.clock.now()
+    decision = judge_incidents(job.policy, {"busy": Finding("busy", ALERT, words) if held else None}, state.memory(job.id), now)
+    perform(site, state, job.id, hold_muted(decision, now))
+
+
 def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
-    """The same flow under the job's lock; nothing happens while another process holds it."""
+    """The same flow under the job's lock; nothing happens while another process holds it, but if that lasts a person is told."""
 
     def locked(site: Site, job: Any, *more: Any) -> Flow:
         lock = site.store.lock(slug(job.id))
-        if lock is not None:
-            try:
-                yield from work(site, job, *more)
-            finally:
-                os.close(lock)
+        if lock is None:
+            held = site.store.held_for(slug(job.id))
+            if held > work_limit(job):
+                yield Change(lambda state: settle_lock(site, state, job, held))
+            return
+        try:
+            if "busy" in site.store.view().memory(job.id).incidents:
+                yield Change(lambda state: settle_lock(site, state, job, 0.0))
+            yield from work(site, job, *more)
+        finally:
+            os.close(lock)
 
     return locked
 
@@ -5048,6 +5105,11 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
         state.record("not delivered", error=sent.detail, result=sent.result)
 
 
+def outbox_error(outbox: list) -> Any:
+    """Why the first message that could not be sent could not; None if none was tried in vain."""
+    return next((entry["error"] for entry in outbox if entry.get("error")), None)
+
+
 class Delivered(NamedTuple):
     """How a delivery ended."""
 
@@ -5086,7 +5148,7 @@ def send_due(site: Site) -> Flow:
             break
         site.sent += 1
     left = site.store.view().outbox
-    problem = problem or next((str(entry["error"]) for entry in left if entry.get("error")), "")
+    problem = problem or str(outbox_error(left) or "")
     return Delivered(len(left), problem, "ops-monitor.py status")
 
 
@@ -5094,6 +5156,10 @@ def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
     lock = site.store.lock("delivery") if left else None
+    held = site.store.held_for("delivery") if left and lock is None else 0.0
+    if held > SENDING_LIMIT:
+        path = site.store.lock_path("delivery")
+        return Delivered(left, f"another process has held {path} for {duration_text(held)}", f"lsof {shell_word(path)}")
     if lock is None:
         return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
     try:
@@ -5104,7 +5170,8 @@ def deliver(site: Site) -> Flow:
 
 def warn_undelivered(delivered: Delivered) -> None:
     if delivered.left:
-        print(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again", file=sys.stderr)
+        why = f": {delivered.problem}" if delivered.problem else ""
+        print(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again", file=sys.stderr)
 
 
 def show(text: str, stream: Any) -> None:
@@ -5700,7 +5767,7 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
 
 def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
     """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
-    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
+    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.problem else None
     decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
     state.remember_own(decision.memory)
     if finding is None or not (loud or decision.effects):
@@ -5708,13 +5775,17 @@ def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -
     return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
 
 
+def print_report(site: Site) -> None:
+    """What --print-only has instead of messages; it counts as told, so it is printed however the tick ends."""
+    now = site.clock.now().at
+    header = header_text(site.clock.time_text(now), site.config.monitor.host)
+    put(message.text + "\n" for message in compose(site.lang, site.printed or [], now, header, site.clock.text))
+
+
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     """Deliver, say what could not be delivered, and give the exit code."""
     code = USAGE if site.config.errors else DONE
     if site.printed is not None:
-        now = site.clock.now().at
-        header = header_text(site.clock.time_text(now), site.config.monitor.host)
-        put(message.text + "\n" for message in compose(site.lang, site.printed, now, header, site.clock.text))
         return code
     delivered = driver.finish(deliver(site))
     if delivered.left or not delivered.is_elsewhere and site.store.view().own_memory().incidents.get("delivery"):
@@ -5737,16 +5808,23 @@ def id_of_entry(entry: dict) -> str:
     return entry["id"] if isinstance(entry.get("id"), str) else ""
 
 
+def other_config(site: Site, state: State) -> str:
+    """The config that this state serves, if it is another one and still there; else ''."""
+    serves = state.raw.get("configFile")
+    return serves if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves) else ""
+
+
 def plan_tick(site: Site, driver: Driver) -> None:
     """The flows of a tick: a look at each long job, each due check, each queued read."""
     state = site.store.view()
     now = site.clock.now()
+    others = other_config(site, state)
     taken = set()
     for entry in state.queue:
         job_id = str(entry.get("jobId"))
-        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken:
-            continue
         job = site.config.jobs.get(job_id)
+        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken or others and not job:
+            continue
         if job is None or job.kind != CHECK or job.risk != READ_ONLY:
             driver.add(refuse(site, entry))
         elif job_id not in taken:
@@ -5772,15 +5850,6 @@ def judge_self(site: Site, state: State, findings: dict, **policy: Any) -> bool:
     for effect in decision.effects:
         tell(site, state, "", effect)
     return bool(decision.effects)
-
-
-def serve_config(site: Site, state: State) -> str:
-    """Remember which config this state serves; a warning if it is another one, else ''."""
-    serves = state.raw.get("configFile")
-    if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves):
-        return f"{site.store.path} serves {serves}, not {site.config_file}; use another --state-file"
-    state.raw["configFile"] = site.config_file
-    return ""
 
 
 def is_configured(site: Site, job_id: str) -> bool:
@@ -5833,8 +5902,10 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     first = [line for line in lines if ": error: " in line]
     words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
     told = judge_self(site, state, {"config": Finding("config", ALERT, words) if first else None, "config_file": None})
-    other = serve_config(site, state)
-    if not other:
+    serves = other_config(site, state)
+    other = serves and f"{site.store.path} serves {serves}, not {site.config_file}; use another --state-file"
+    if not serves:
+        state.raw["configFile"] = site.config_file
         keep_jobs(site, state)
     keep_queue(state)
     trim_outbox(state)
@@ -5900,10 +5971,13 @@ def do_tick(files: Files, args: Any) -> int:
     driver = Driver(site)
     plan_tick(site, driver)
     put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
-    while driver.alive:
-        driver.run(ROUND)
-        if driver.alive and site.printed is None:
-            driver.finish(deliver(site))
+    try:
+        while driver.alive:
+            driver.run(ROUND)
+            if driver.alive and site.printed is None:
+                driver.finish(deliver(site))
+    finally:
+        print_report(site)
     return finish_tick(site, driver, loud)
 
 
@@ -5930,7 +6004,7 @@ def wanted_again(memory: Memory) -> Memory:
 def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
     memory = state.memory(job.id)
     now = site.clock.now()
-    if is_acting(memory, now):
+    if is_acting(memory, now) and memory.action != "started":
         left = duration_text(memory.action_at + memory.action_for - now.at)
         raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", site.advise("status", job.id))
     limit = job.policy.start_timeout_seconds + 10.0
@@ -5939,9 +6013,11 @@ def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
 
 
 def end_start(state: State, job: Any, outcome: Outcome) -> None:
-    memory = end_action(state.memory(job.id))
-    if outcome.is_good and not job.managed:  # a managed run has an identity: its completion cannot be taken for the last one's
-        memory = memory._replace(completed_fired=False, completed_told=False)
+    memory = state.memory(job.id)
+    if outcome.is_good and not job.managed:  # a managed run has an identity: its looks cannot be taken for the last one's
+        memory = memory._replace(completed_fired=False, completed_told=False, action="started")
+    else:
+        memory = end_action(memory)
     state.remember(job.id, memory)
     state.record("started" if outcome.is_good else "start failed", job.id, code=outcome.code)
 
@@ -6350,10 +6426,6 @@ def orphans(site: Site, state: State) -> list:
     return [job_id for job_id in state.jobs if is_orphan(site, job_id)]
 
 
-def outbox_error(state: State) -> Any:
-    return next((entry["error"] for entry in state.outbox if entry.get("error")), None)
-
-
 def status_json(site: Site, state: State, rows: list) -> dict:
     return {
         "version": 1,
@@ -6365,7 +6437,7 @@ def status_json(site: Site, state: State, rows: list) -> dict:
         "broken": [{"id": job_id, "problem": problem} for job_id, problem in site.config.broken.items()],
         "orphans": orphans(site, state),
         "queue": [{key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in filter(is_waiting, state.queue)],
-        "outbox": {"waiting": len(state.outbox), "error": outbox_error(state)},
+        "outbox": {"waiting": len(state.outbox), "error": outbox_error(state.outbox)},
     }
 
 
@@ -6419,7 +6491,7 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     if waiting:
         lines.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
     if state.outbox:
-        lines.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state)))
+        lines.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state.outbox)))
     ticked = state.own_memory().looked_at
     lines.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
     return lines
