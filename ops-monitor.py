@@ -702,9 +702,12 @@ MESSAGES = {
     "stop.done": ("stopped: {job}; nothing resumes it until `start`", "已停止：{job}；在 start 之前不会续跑"),
     "stop.not_running": ("not running: {job}; nothing resumes it until `start`", "未在运行：{job}；在 start 之前不会续跑"),
     "stop.failed": ("its stop command failed", "停止命令失败"),
-    "stop.command_failed": ("the stop command of '{job}' failed: {why}", "“{job}”的停止命令失败：{why}"),
-    "stop.unknown": ("cannot tell whether '{job}' runs, nothing was signalled: {why}", "无法判断“{job}”是否在运行，未发送信号：{why}"),
-    "stop.still_alive": ("pid {pid} of '{job}' is still alive after TERM", "“{job}”的进程 {pid} 收到 TERM 后仍在运行"),
+    "stop.command_failed": ("the stop command of '{job}' failed: {why}; should it end, nothing resumes it until `start`", "“{job}”的停止命令失败：{why}；若它之后结束，在 start 之前不会续跑"),
+    "stop.unknown": ("cannot tell whether '{job}' runs, nothing was signalled: {why}; nothing resumes it until `start`", "无法判断“{job}”是否在运行，未发送信号：{why}；在 start 之前不会续跑"),
+    "stop.no_pid": ("'{job}' runs, but its status names no living pid: nothing was signalled; should it end, nothing resumes it until `start`", "“{job}”在运行，但状态没有给出存活的 pid：未发送信号；若它之后结束，在 start 之前不会续跑"),
+    "stop.still_alive": ("pid {pid} of '{job}' is still alive after TERM; should it end, nothing resumes it until `start`", "“{job}”的进程 {pid} 收到 TERM 后仍在运行；若它之后结束，在 start 之前不会续跑"),
+    "stop.not_held": ("stopped: {job}; but that cannot be noted, so a tick may resume it", "已停止：{job}；但无法记录，tick 可能会续跑"),
+    "stop.nothing": ("not running: {job}; but the stop cannot be noted, so a tick may resume it", "未在运行：{job}；但停止无法记录，tick 可能会续跑"),
     "run.would": ("would run: {argv}\nin: {cwd}", "将运行：{argv}\n目录：{cwd}"),
     "queued": ("queued: {job}, entry {id}, from {time}", "已入队：{job}，条目 {id}，{time} 起"),
     "acked": ("acknowledged: {job}: {kinds}; no reminders until it changes", "已确认：{job}：{kinds}；有变化之前不再提醒"),
@@ -1943,7 +1946,7 @@ class State:
     """
 
     # Queue entries: `{id, jobId, notBefore, status: pending|running|done, attempt, createdAt, by}`.
-    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, maybeSent, refusedBy}`.
+    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, sending, maybeSent, refusedBy, wait, error}`.
     SECTIONS = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
 
     def __init__(self, raw: dict, now: float, is_migrated: bool = False):
@@ -2820,12 +2823,17 @@ def header_text(time_text: str, host: str) -> str:
     return f"🛠️ Ops 快报（{time_text}）" + (f" {host}" if host else "")
 
 
+def may_be_sent(entry: dict) -> bool:
+    """Whether an attempt to send this entry has an unknown end: it said so, or its process died over it."""
+    return entry.get("maybeSent") is True or entry.get("sending") is True
+
+
 def entry_text(lang: str, entry: dict, now: float, clock_text: Callable[[float], str]) -> str:
     """An outbox entry as it is sent now: a late one says when it happened."""
     notes = []
     if now - entry["createdAt"] > LATE_AFTER:
         notes.append(say(lang, "line.late", time=clock_text(entry["createdAt"])))
-    if entry.get("maybeSent") is True:
+    if may_be_sent(entry):
         notes.append(say(lang, "line.repeat"))
     return clip("\n".join([*notes, entry["text"]]), SECTION_LIMIT)
 
@@ -3284,6 +3292,14 @@ class Store:
         finally:
             os.close(fd)
 
+    def attempt(self, apply: Callable[[State], Any]) -> Optional[StateError]:
+        """The same for one who has to go on whether or not it can be saved: why it cannot, or None."""
+        try:
+            self.change(apply)
+        except StateError as error:
+            return error
+        return None
+
     def _trouble(self, verb: str, path: str, error: OSError) -> StateError:
         advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
         look = f"ls -ld {shell_word(os.path.dirname(path))}"
@@ -3364,6 +3380,7 @@ HEAD_KEPT, TAIL_KEPT = 16 << 10, 48 << 10
 GRACE = 5.0  # seconds between TERM and KILL
 AFTER_EXIT = 0.5  # seconds that output may still come once the child has ended
 RUN_MARK = "OPS_RUN"  # environment variable that marks a run's processes
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # ask this process to end
 SIGNALS_OF_OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)  # ignored or caught here, not in children
 
 
@@ -3614,6 +3631,7 @@ class Pool:
                 self.poll.register(self.bell[0], select.POLLIN)
             self._connect(child, files)
             env = {**command.env, RUN_MARK: command.marker} if command.marker else command.env
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # between its start and our knowing of it nothing may end us
             child.pid = spawn(command.argv, command.cwd, env, files)
             self.children[child.pid] = child
         except (OSError, ValueError) as error:
@@ -3621,6 +3639,7 @@ class Pool:
             self.finished.append((token, Outcome(child.began, self.now(), failure=spawn_failure(error, command))))
         for fd in {ours for _, ours in files}:
             os.close(fd)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
     def _connect(self, child: Child, files: list) -> None:
         """Add to `files` what the child gets: (its descriptor, ours, which is closed once it has it)."""
@@ -4090,6 +4109,7 @@ CHANGE_WAIT = 1.0  # seconds that a change may wait for others to share its tran
 ROUND = 5.0  # seconds after which what is known is delivered although something still runs
 DELIVERY_BUDGET = 30.0  # seconds of a tick within which another send may begin
 OPENCLAW_TIMEOUT = 90.0
+REFUSAL = 6 * HOUR  # a receiver that refused for good is left alone for so long
 SENDING_LIMIT = 300.0  # seconds after which whoever holds the delivery lock does not send any more: it was stopped, or hangs
 STATE_LOST_PAUSE = 50.0  # seconds after a lost state in which nothing is resumed
 
@@ -4306,14 +4326,14 @@ def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     about = [] if effect.telling in ("told", "autorun") else [job_id, effect.kind]
     entry["about"] = [] if effect.telling == "completed" else about  # no later news takes the place of a completion
     older = [old for old in state.outbox if about and old.get("about") == about]
-    if any(old.get("maybeSent") is True for old in older):
+    if any(map(may_be_sent, older)):
         entry["maybeSent"] = True
     if effect.telling == "resolved" and older:
         key = "line.maybe_queued" if "maybeSent" in entry else "line.was_queued"
         entry["text"] += "\n" + site.say(key, time=site.clock.text(older[0]["createdAt"]))
     refused = max((old for old in state.outbox if old.get("refusedBy")), key=lambda old: old["notBefore"], default=entry)
     if refused["notBefore"] > state.now:  # whom the receiver has refused for long is not asked again for this one
-        entry.update(notBefore=refused["notBefore"], refusedBy=refused["refusedBy"])
+        entry.update(notBefore=refused["notBefore"], wait=refused["notBefore"] - state.now, refusedBy=refused["refusedBy"])
     state.raw["outbox"] = [old for old in state.outbox if old not in older] + [entry]
     trim_outbox(state)
 
@@ -5042,7 +5062,7 @@ def usable_ways(site: Site, receiver: Receiver) -> list:
     """The ways to try now: not one that refused this receiver within 6 h, not the binary twice a tick."""
     state = site.store.view()
     refused = refusals(state, receiver)
-    ways = [way for way in receiver.ways if epoch_seconds(refused.get(way)) <= state.now] or receiver.ways
+    ways = [way for way in receiver.ways if not 0 < epoch_seconds(refused.get(way)) - state.now <= REFUSAL] or receiver.ways
     return [way for way in ways if way != "openclaw" or not site.called_openclaw]
 
 
@@ -5057,10 +5077,17 @@ def send(site: Site, message: Message) -> Flow:
             site.receiver = receiver = receiver._replace(chat=sent.moved_to)
             sent = yield from SENDERS[way](site, receiver, message)
         if sent.result == "refused":
-            yield Change(lambda state: state.raw.update(refused={**refusals(state, receiver), way: state.now + 6 * HOUR}), urgent=True)
+            yield Change(lambda state: state.raw.update(refused={**refusals(state, receiver), way: state.now + REFUSAL}), urgent=True)
         elif sent.result != "not_sent":
             break
     return sent
+
+
+def begin_sending(state: State, message: Message) -> None:
+    """The intention to send: should this process die over it, the next one says "(possible repeat)"."""
+    for entry in state.outbox:
+        if entry["id"] in message.entries:
+            entry.update(sending=True, **({"maybeSent": True} if may_be_sent(entry) else {}))
 
 
 def postpone(state: State, message: Message, sent: Sent, receiver: Receiver) -> None:
@@ -5070,10 +5097,11 @@ def postpone(state: State, message: Message, sent: Sent, receiver: Receiver) -> 
         was_carried = entry["id"] in message.entries
         if was_carried or for_all:
             tries = entry["tries"] if is_number(entry.get("tries")) else 0
-            wait = 6 * HOUR if sent.result == "refused" else sent.retry_after or min(30.0 * 2.0 ** min(tries, 20), 1800.0)
+            wait = REFUSAL if sent.result == "refused" else sent.retry_after or min(30.0 * 2.0 ** min(tries, 20), 1800.0)
             entry["notBefore"] = max(entry["notBefore"], state.now + wait)
+            entry["wait"] = round(entry["notBefore"] - state.now, 3)  # should the clock be set back
         if was_carried:
-            entry.update(tries=tries + 1, error=sent.detail, wait=wait, **({"maybeSent": True} if sent.result == "unknown" else {}))
+            entry.update(tries=tries + 1, error=sent.detail, **({"maybeSent": True} if sent.result == "unknown" else {}))
         if for_all:
             entry["refusedBy"] = receiver.identity
 
@@ -5091,6 +5119,9 @@ def last_receiver(site: Site) -> dict:
 
 def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
     """Take out what was confirmed; date what was not."""
+    for entry in state.outbox:
+        if entry["id"] in message.entries:
+            entry.pop("sending", None)
     if sent.result == "sent":
         state.raw["outbox"] = [entry for entry in state.outbox if entry["id"] not in message.entries]
         if not site.target:  # --target is for once
@@ -5141,6 +5172,7 @@ def send_due(site: Site) -> Flow:
     for message in due_messages(site, state):
         if time.monotonic() - began > DELIVERY_BUDGET:
             break
+        yield Change(lambda state: begin_sending(state, message), urgent=True)
         sent = yield from send(site, message)
         yield Change(lambda state: settle_sent(site, state, message, sent), urgent=True)
         if sent.result != "sent":
@@ -6083,6 +6115,8 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
         raise OpsError(site.say("stop.unknown", job=job.id, why=words), site.advise("status", job.id))
     began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
     if not began:
+        if look.state == RUNNING:
+            raise OpsError(site.say("stop.no_pid", job=job.id), site.advise("status", job.id))
         return False
     end_one(look.pid, signal.SIGTERM)
     until = time.monotonic() + job.policy.stop_timeout_seconds
@@ -6093,21 +6127,29 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     return True
 
 
+def stop_by_command(site: Site, job: Any) -> Flow:
+    """Run the job's own stop command."""
+    outcome = yield job_command(site, job, job.commands.stop, job.policy.stop_timeout_seconds, marker=new_id())
+    show_output(site, outcome)
+    phrase = outcome_phrase(outcome)
+    if phrase:
+        raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), site.advise("status", job.id))
+    return True
+
+
 def stop_by_hand(site: Site, job: Any) -> Flow:
-    """Hold the job and end it; False if nothing of it was alive."""
-    yield Change(lambda state: hold_job(state, job.id), urgent=True)
-    limit = job.policy.stop_timeout_seconds
+    """Hold the job and end it; False if nothing of it was alive.  A disk that is full must not keep it running: StateError comes after."""
+    site.store.attempt(lambda state: hold_job(state, job.id))
     with job_lock(site, job, 10.0, "started, stopped or run by another process; it will not be resumed", "stop"):
-        yield Change(lambda state: keep_held(state, job.id), urgent=True)
-        if job.managed or not job.commands.stop:
-            ended = yield from end_managed(site, job.id, limit) if job.managed else stop_by_pid(site, job)
-            return ended
-        outcome = yield job_command(site, job, job.commands.stop, limit, marker=new_id())
-        show_output(site, outcome)
-        phrase = outcome_phrase(outcome)
-        if phrase:
-            raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), site.advise("status", job.id))
-        return True
+        trouble = site.store.attempt(lambda state: keep_held(state, job.id))
+        if job.managed:
+            ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
+        else:
+            ended = yield from stop_by_command(site, job) if job.commands.stop else stop_by_pid(site, job)
+    if trouble:
+        conclude(site, "stop.not_held" if ended else "stop.nothing", job=job.id)
+        raise trouble
+    return ended
 
 
 @typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
@@ -6126,8 +6168,10 @@ def run_by_hand(site: Site, job: Any) -> Flow:
     with job_lock(site, job, 1.0):
         outcome = yield run_command(site, job, new_id())
         plans = plans_to_verify(site, job)
-        yield Change(lambda state: settle_run(site, state, job, outcome, plans, by="hand"), urgent=True)
+        trouble = site.store.attempt(lambda state: settle_run(site, state, job, outcome, plans, by="hand"))
     show_output(site, outcome)  # last: a pager that waits must not hold the job
+    if trouble:
+        raise trouble
     warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
@@ -6355,7 +6399,8 @@ def state_word(site: Site, row: Row) -> str:
         word = "held"
     else:
         word = "waiting" if look.state == RUNNING and look.waiting else look.state
-    return site.say("word." + word)
+    is_held = memory.held_at and look and look.state in (RUNNING, UNKNOWN)
+    return site.say("word." + word) + (", " + site.say("word.held") if is_held else "")
 
 
 def next_action(site: Site, row: Row) -> tuple:
@@ -6961,7 +7006,7 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING_SIGNALS:
         signal.signal(number, on_signal)
 
 

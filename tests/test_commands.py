@@ -492,7 +492,7 @@ class TestRunning(Commands):
                 result = home.call("stop", "a")
                 self.assertEqual(result.code, 1)
                 self.assertNotIn("kill", result.steps)
-                self.assertIn("not running", result.out + result.err)
+                self.assertIn("names no living pid", result.out + result.err)
 
     def test_a_pid_that_ignores_it_is_1(self):
         home = Installation(self, long_job("a"))
@@ -648,7 +648,7 @@ class TestTheProcess(Commands):
         self.assertTrue(home.memory("c").get("ranAt"))
 
     def test_a_signal_ends_short_commands_first_and_leaves_the_state_whole(self):
-        slow = "echo x >> begun; trap 'echo x >> ended; exit 1' TERM; sleep 60 & wait"
+        slow = "trap 'echo x >> ended; exit 1' TERM; echo x >> begun; sleep 60 & wait"
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             for argv, job in (
                 (["run", "c"], check("c", slow)),
