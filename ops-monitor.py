@@ -238,8 +238,9 @@ class Gate(NamedTuple):
     run_began_at: float = 0.0
     run_ended_at: float = 0.0
     run_code: int = 0
-    verify: str = ""  # pending, passed or failed
+    verify: str = ""  # pending, passed, failed, or other: a run was good, but of another check than the one approved
     verify_left: list = []  # verification jobs that have not passed yet
+    verify_failed: list = []  # those of them whose last run failed, or was of another check
     verify_items: dict = {}  # label -> salted hash of what the verifications were and are to be; only those verify
     verify_salt: str = ""
     verify_for: float = 0.0  # seconds after the run's end within which they must
@@ -507,6 +508,7 @@ MESSAGES = {
     "run.exit127": ("exit code {code}: a program was not found", "退出码 {code}：找不到程序"),
     "run.missing": ("no such program: {program}", "没有这个程序：{program}"),
     "run.no_cwd": ("no such directory: {cwd}", "没有这个目录：{cwd}"),
+    "run.cwd_denied": ("not allowed to enter the directory {cwd}", "无权进入目录 {cwd}"),
     "run.denied": ("not allowed to execute {program}: {error}", "无权执行 {program}：{error}"),
     "run.no_interpreter": ("{program} cannot be executed: its first line names no interpreter of this machine", "{program} 无法执行：首行没有指明本机可用的解释器"),
     "run.cannot": ("{program} cannot be run: {error}", "{program} 无法运行：{error}"),
@@ -533,9 +535,10 @@ MESSAGES = {
     "level": ("the job reports: {message}", "任务报告：{message}"),
     "attention": ("its output asks for attention:\n{lines}", "输出内容需要关注：\n{lines}"),
     "interrupted.again": ("the run that began {time} was interrupted; it is run once more", "{time} 开始的运行被中断；将再运行一次"),
+    "interrupted.off": ("the run that began {time} was interrupted; the job is disabled, so it is not repeated", "{time} 开始的运行被中断；任务未启用，不再重试"),
     "interrupted": ("the run that began {time} was interrupted again; it is not repeated", "{time} 开始的运行再次被中断；不再重试"),
-    "autorun": ("stopped ({reason}); continued from its checkpoint, attempt {attempt} of {most}", "已停止（{reason}）；从检查点续跑，第 {attempt} 次，上限 {most}"),
-    "autorun.restart": ("no progress; stopped and started again, attempt {attempt} of {most}; {reason}", "没有进展；已停止并重新启动，第 {attempt} 次，上限 {most}；{reason}"),
+    "autorun": ("stopped ({reason}); it is being continued from its checkpoint, attempt {attempt} of {most}", "已停止（{reason}）；正在从检查点续跑，第 {attempt} 次，上限 {most}"),
+    "autorun.restart": ("no progress for {for}; it is being stopped and started again, attempt {attempt} of {most}", "{for} 没有进展；正在停止并重新启动，第 {attempt} 次，上限 {most}"),
     "completed": ("done", "已完成"),
     "running": ("running", "运行中"),
     "muted.summary": ("no longer muted; messages held: {count}", "静音结束；期间未发送的消息：{count}"),
@@ -543,6 +546,7 @@ MESSAGES = {
     "blocked.queue": ("BLOCKED: job '{job}' is a {kind}; only a one_shot_read is run from the queue", "BLOCKED：任务“{job}”是 {kind}；队列只运行 one_shot_read"),
     "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：有人要求运行“{job}”，未执行：{why}"),
     "verify.wrong": ("the write ran, its verification failed: {jobs}", "写入已执行，验证失败：{jobs}"),
+    "verify.other": ("the write ran; its verification was good, but it is not the check that was approved with it: {jobs}", "写入已执行；验证运行正常，但它不是一同批准的那个检查：{jobs}"),
     "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
     "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
     "busy": ("another process has held this job's lock for {for}; until it ends nothing is run or started; who: {command}", "另一个进程占用此任务的锁已 {for}；在它结束之前不会运行或启动；查看占用者：{command}"),
@@ -561,6 +565,7 @@ MESSAGES = {
     "state.running_pid": ("running, pid {pid}", "运行中，pid {pid}"),
     "state.waiting": ("running, waiting on purpose", "运行中，主动等待"),
     "line.stop_reason": ("stop reason: {reason}", "停止原因：{reason}"),
+    "line.was": ("it was: {words}", "此前：{words}"),
     "line.since": ("since {time}", "始于 {time}"),
     "line.output": ("last output:", "最后的输出："),
     "line.next": ("next: {command}", "下一步：{command}"),
@@ -634,6 +639,7 @@ MESSAGES = {
     "gate.verify_pending": ("the last run is not verified yet: {jobs}", "上次运行尚未验证：{jobs}"),
     "gate.verify_overdue": ("the verification of the last run is overdue: {jobs}", "上次运行的验证已逾期：{jobs}"),
     "gate.verify_failed": ("the verification of the last run failed: {jobs}", "上次运行的验证失败：{jobs}"),
+    "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config: {why}", "配置文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
@@ -698,7 +704,7 @@ MESSAGES = {
     "start.failed": ("the start failed: {why}", "启动失败：{why}"),
     "start.unknown": ("the status of '{job}' is unknown, a second copy might be started: {why}", "“{job}”状态未知，可能会启动第二份：{why}"),
     "start.left": ("something that an earlier run of '{job}' left is still alive", "“{job}”之前的运行留下的进程仍在运行"),
-    "start.changed": ("the command of '{job}' has changed since its checkpoint was begun", "“{job}”的命令在检查点建立后有改动"),
+    "start.changed": ("the command of '{job}' has changed since its checkpoint was begun: --resume continues from it, --fresh begins anew", "“{job}”的命令在检查点建立后有改动：--resume 从检查点继续，--fresh 重新开始"),
     "stop.done": ("stopped: {job}; nothing resumes it until `start`", "已停止：{job}；在 start 之前不会续跑"),
     "stop.not_running": ("not running: {job}; nothing resumes it until `start`", "未在运行：{job}；在 start 之前不会续跑"),
     "stop.failed": ("its stop command failed", "停止命令失败"),
@@ -754,7 +760,7 @@ MESSAGES = {
     "status.tick": ("last tick: {time}", "上次 tick：{time}"),
     "status.no_tick": ("last tick: never; the scheduler does not call `tick` yet", "上次 tick：从未；调度器还没有调用 tick"),
     "explain.state": ("state: {state}", "状态：{state}"),
-    "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；清醒且无进展：{stalled}，上限 {limit}"),
+    "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；机器运行期间无进展：{stalled}，上限 {limit}"),
     "explain.not_run": ("last run: {time}, its command could not be run", "上次运行：{time}，命令未能运行"),
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
@@ -2341,7 +2347,8 @@ def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, mar
         attempts=attempt, attempt_at=now.at, attempt_key=memory.key, stalled_for=0.0, incidents={**memory.incidents, kind: incident},
         action=action, action_at=now.at, action_for=policy.start_timeout_seconds + stop_time + 10.0, action_id=marker,
     )  # fmt: skip
-    phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", "reason": look.stop_reason})
+    facts = {"for": duration_text(memory.stalled_for)} if restart else {"reason": look.stop_reason}
+    phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", **facts})
     notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
     return Decision(after, (notify,), {"resume": Reason("resume.now")})
 
@@ -2616,13 +2623,16 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
 # ---- writes
 
 
+UNVERIFIED = ("pending", "failed", "other")
+
+
 def is_overdue(gate: Gate, now: float) -> bool:
     return gate.verify == "pending" and now >= gate.run_ended_at + gate.verify_for
 
 
 def left_to_verify(gate: Gate) -> dict:
-    """The fact that names the verification jobs which have not passed."""
-    return {"jobs": ", ".join(map(str, gate.verify_left))}
+    """The fact that names the verification jobs which stand in the way."""
+    return {"jobs": ", ".join(map(str, gate.verify != "pending" and gate.verify_failed or gate.verify_left))}
 
 
 def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float) -> Reason:
@@ -2632,6 +2642,7 @@ def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float
     return first_reason(
         (gate.run == "begun", "gate.running"),
         (gate.verify == "failed", "gate.verify_failed", 0.0, left),
+        (gate.verify == "other", "gate.verify_other", 0.0, left),
         (is_overdue(gate, now), "gate.verify_overdue", 0.0, left),
         (gate.verify == "pending", "gate.verify_pending", 0.0, left),
         (problem, "gate.unreadable", 0.0, {"what": problem}),
@@ -2644,21 +2655,22 @@ def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float
 
 def gate_findings(gate: Gate, now: float) -> dict:
     """What is wrong with a write that has run."""
-    row = "verify.wrong" if gate.verify == "failed" else "verify.overdue" if is_overdue(gate, now) else ""
+    row = {"failed": "verify.wrong", "other": "verify.other"}.get(gate.verify) or ("verify.overdue" if is_overdue(gate, now) else "")
     return {
         "verification": Finding("verification", ALERT, Phrase(row, left_to_verify(gate))) if row else None,
         "outcome": Finding("outcome", ALERT, Phrase("write.unknown")) if gate.run == "unknown" else None,
     }
 
 
-def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
-    """The gate after a run of one of its verification jobs.  Only a run that began after the write counts."""
-    if gate.verify not in ("pending", "failed") or began_at < gate.run_ended_at:
+def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approved: bool = True) -> Gate:
+    """The gate after a run of one of its verification jobs.  Only a run of the approved check that began after the write counts."""
+    if gate.verify not in UNVERIFIED or began_at < gate.run_ended_at:
         return gate
-    left = [name for name in gate.verify_left if name != job_id]
-    if not is_good:
-        return gate._replace(verify="failed", verify_left=[*left, job_id])
-    return gate._replace(verify=gate.verify if left else "passed", verify_left=left)
+    left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, gate.verify_failed))
+    if not (is_good and is_approved):
+        result = "other" if is_good else "failed"
+        return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
+    return gate._replace(verify="passed" if not left else gate.verify if failed else "pending", verify_left=left, verify_failed=failed)
 
 
 # ---- one-shot reads
@@ -2793,7 +2805,7 @@ def look_lines(lang: str, notify: Notify) -> list:
     if look is None or look.state == UNKNOWN:
         return []
     lines = []
-    if notify.telling == "routine" or notify.kind in ("stalled", "level"):
+    if notify.telling == "routine" or notify.kind in ("stalled", "level") and notify.telling != "autorun":
         key = "state.running_pid" if look.pid else "state.waiting" if look.waiting else "state.running"
         lines.append(say(lang, key, pid=look.pid))
     if look.stop_reason and "reason" not in notify.phrase.facts:
@@ -2808,7 +2820,8 @@ def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_te
     lines = [headline(lang, job_name, job_id, notify)]
     if notify.telling != "routine":
         words = phrase_text(lang, notify.phrase)
-        lines.append(say(lang, "unknown", why=words) if notify.kind == "unknown" else words)
+        words = say(lang, "unknown", why=words) if notify.kind == "unknown" else words
+        lines.append(say(lang, "line.was", words=words) if notify.telling == "resolved" else words)
     if notify.telling in ("reminder", "resolved", "changed", "worse") and notify.since_at:
         lines.append(say(lang, "line.since", time=clock_text(notify.since_at)))
     lines += look_lines(lang, notify)
@@ -2839,11 +2852,12 @@ def entry_text(lang: str, entry: dict, now: float, clock_text: Callable[[float],
 
 
 def compose(
-    lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str], most: int = MESSAGES_A_TICK, dropped: int = 0
-) -> list:
+    lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str],
+    most: int = MESSAGES_A_TICK, dropped: int = 0, see: str = "ops-monitor.py status",
+) -> list:  # fmt: skip
     """The messages that carry these entries: worst first, whole sections, what rings apart.
 
-    More than `most` messages: the last one counts what is left out and names the command that
+    More than `most` messages: the last one counts what is left out and names the command `see` that
     shows it; it carries those entries too.  `dropped` sections are counted with them.
     """
     messages: list = []
@@ -2859,7 +2873,7 @@ def compose(
     if not messages or not left_out and not dropped:
         return messages
     *whole, last = messages[:most]
-    note = "\n\n" + say(lang, "line.more", count=dropped + len(left_out), command="ops-monitor.py status")
+    note = "\n\n" + say(lang, "line.more", count=dropped + len(left_out), command=see)
     text = clip(last.text, MESSAGE_LIMIT - utf16_length(note)) + note
     return [*whole, Message(text, last.rings, (*last.entries, *left_out), dropped)]
 
@@ -3188,6 +3202,12 @@ def home_directory(env: dict) -> str:
         return "/"
 
 
+def own_command() -> str:
+    """How a person calls this very file in a shell."""
+    path, home = os.path.abspath(__file__), home_directory(dict(os.environ)).rstrip("/")
+    return "python3 " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
+
+
 # ---- locks
 
 
@@ -3411,6 +3431,8 @@ def spawn_failure(error: Exception, command: Command) -> Phrase:
     number = getattr(error, "errno", 0)
     if number and not os.path.isdir(command.cwd):
         return Phrase("run.no_cwd", {"cwd": command.cwd})
+    if number == errno.EACCES and not os.access(command.cwd, os.X_OK):
+        return Phrase("run.cwd_denied", {"cwd": command.cwd})
     if number == errno.ENOENT and "/" in program and os.path.exists(os.path.join(command.cwd, program)):
         return Phrase("run.no_interpreter", {"program": program})
     keys = {errno.ENOENT: "run.missing", errno.ENOTDIR: "run.missing", errno.EACCES: "run.denied", errno.ENOEXEC: "run.no_interpreter"}
@@ -4315,7 +4337,7 @@ def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     command = "explain" if effect.kind == "blocked" and job and job.kind == WRITE else ADVICE.get(effect.kind)
     if command == "start" and job and job.risk != READ_ONLY:
         command = "explain"  # a plain `start` would be refused
-    advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
+    advice = site.advise(command, job_id) if command and job_id else ""
     name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
     text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
@@ -4734,7 +4756,8 @@ def finish_entry(state: State, entry_id: str, outcome: Optional[Outcome]) -> Non
 def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
     """Tell that a run has no result; whether it is run once more."""
     again = memory.action_tries < 2 and (bool(memory.action_entry) or job.enabled)
-    words = Phrase("interrupted.again" if again else "interrupted", {"time": site.clock.text(memory.action_at)})
+    row = "interrupted.again" if again else "interrupted" if memory.action_tries > 1 else "interrupted.off"
+    words = Phrase(row, {"time": site.clock.text(memory.action_at)})
     state.record("interrupted", job.id, again=again)
     if not is_muted(memory, site.clock.now()):
         tell(site, state, job.id, Notify("interrupted", "told", WARN if again else ALERT, words))
@@ -4784,7 +4807,7 @@ def forget_blocked(state: State, job_id: str) -> None:
 def plans_to_verify(site: Site, check: Any) -> dict:
     """Write -> its plan now, of those that wait for this check; hashed here, because no transaction may last so long."""
     state = site.store.view() if check.id in site.verifies else None
-    waiting = [job_id for job_id in site.verifies.get(check.id, ()) if state and state.gate(job_id).verify in ("pending", "failed")]
+    waiting = [job_id for job_id in site.verifies.get(check.id, ()) if state and state.gate(job_id).verify in UNVERIFIED]
     return {job_id: make_plan(site, site.config.jobs[job_id]) for job_id in waiting}
 
 
@@ -4792,12 +4815,12 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome,
     """What the run of a check means for the writes that it verifies."""
     for job_id, plan in plans.items():
         job, before, number = site.config.jobs[job_id], state.gate(job_id), site.verifies[check.id][job_id]
-        if before.verify not in ("pending", "failed"):
+        if before.verify not in UNVERIFIED:
             continue
         own = f"verification {number}: "
         now = remembered(plan, before.verify_salt, own)
         same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
-        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
+        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention, same)
         if gate != before:
             state.keep_gate(job_id, gate)
             if gate.verify == "passed":
@@ -4934,6 +4957,16 @@ def openclaw_binary(site: Site) -> str:
         return ""
 
 
+def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
+    """Why neither the Bot API nor `openclaw` can be used."""
+    no_token = token.problem or next(iter(loaded.problems), "") or "no bot token in OpenClaw's config"
+    if token.value:
+        no_token = "the Bot API cannot be used with this channel or proxy"
+    problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
+    advice = {"openclaw": "put openclaw on the PATH, or set delivery.via to auto"}
+    return Receiver(problem=problems[delivery.via], advice=advice.get(delivery.via, "set channels.telegram.botToken in openclaw.json"))
+
+
 def find_receiver(site: Site) -> Receiver:
     """The receiver that config, command line and OpenClaw's config give."""
     delivery = site.config.delivery
@@ -4953,8 +4986,7 @@ def find_receiver(site: Site) -> Receiver:
     possible = {"api": token.value and delivery.channel == "telegram" and not proxy.startswith("socks"), "openclaw": binary}
     ways = tuple(way for way in possible if possible[way] and delivery.via in ("auto", way))
     if not ways:
-        why = token.problem or "no bot token in OpenClaw's config"
-        return Receiver(problem=f"{why}, and no openclaw program was found", advice="set channels.telegram.botToken in openclaw.json")
+        return no_way(delivery, token, loaded)
     chat, thread = find_chat(site, loaded)
     if not chat:
         return Receiver(ways, problem="no target", advice="set delivery.target in ops-jobs.json to your chat id")
@@ -5159,7 +5191,7 @@ def due_messages(site: Site, state: State) -> list:
     living = [entry for entry in state.outbox if not has_expired(entry, state.now)]
     due = [entry for entry in living if entry["notBefore"] <= state.now or entry.get("refusedBy") not in apart]
     header = header_text(site.clock.time_text(state.now), site.config.monitor.host)
-    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state))
+    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state), site.advise("status"))
 
 
 def send_due(site: Site) -> Flow:
@@ -5181,7 +5213,7 @@ def send_due(site: Site) -> Flow:
         site.sent += 1
     left = site.store.view().outbox
     problem = problem or str(outbox_error(left) or "")
-    return Delivered(len(left), problem, "ops-monitor.py status")
+    return Delivered(len(left), problem, site.advise("status"))
 
 
 def deliver(site: Site) -> Flow:
@@ -5314,7 +5346,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
     gate = without_code(state.gate(job.id))._replace(
         digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job), approved_by=by
     )
-    state.keep_gate(job.id, gate._replace(verify="", verify_left=[]) if clear else gate)
+    state.keep_gate(job.id, gate._replace(verify="", verify_left=[], verify_failed=[]) if clear else gate)
     forget_blocked(state, job.id)
     if is_unseen:
         tell(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
@@ -5421,7 +5453,7 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
     gate = gate._replace(
         run="failed" if phrase else "good", run_ended_at=state.now, run_code=code,
         verify="pending" if due or not phrase else "",  # a good write that nothing can verify stays unverified
-        verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK,
+        verify_left=[after.job_id for after in due], verify_failed=[], verify_for=longest + VERIFY_SLACK,
         verify_items={label: value for label, value in gate.verify_items.items() if now.get(label) == value or ": file " not in label},
     )  # fmt: skip
     state.keep_gate(job.id, gate)
@@ -5434,6 +5466,17 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
         end = last_lines(log_text(site, log, file_size(log) - 8192))
         tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
     settle_gate(site, state, job)
+
+
+def gate_advice(site: Site, job: Any, reason: Reason) -> str:
+    """The command that leads on from where a write stands."""
+    gate = site.store.view().gate(job.id)
+    if reason.key in ("gate.verify_failed", "gate.verify_pending", "gate.verify_overdue") and gate.verify_left:
+        return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
+    if reason.key.startswith("gate.verify"):
+        return site.advise("approve", job.id, "--despite-failed-verification")
+    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("validate-config",)}.get(reason.key, ("approve",))
+    return site.advise(command[0], job.id if reason.key != "gate.config_writable" else "", *command[1:])
 
 
 def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
@@ -5449,7 +5492,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     yield Change(apply, urgent=True)
     warn_undelivered((yield from deliver(site)))
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
-    raise BlockedError(f"BLOCKED: {words}{v1}", site.advise("explain" if reason.key.startswith("gate.verif") else "approve", job.id))
+    raise BlockedError(f"BLOCKED: {words}{v1}", gate_advice(site, job, reason))
 
 
 def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
@@ -5606,8 +5649,9 @@ def refuse_foreign_root(state_file: str) -> None:
         place = os.path.dirname(place)
     owner = os.stat(place).st_uid
     if owner != 0:
-        name, words = user_name(owner), " ".join(map(shell_word, [sys.executable or "python3", *sys.argv]))
-        raise UsageError(f"{place} belongs to {name}, you are root", f"sudo -u {name} {words}")
+        typed = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
+        words = " ".join(["sudo -u", user_name(owner), own_command(), *map(shell_word, typed)])
+        raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", words)
 
 
 def load_config(files: Files, args: Any) -> tuple:
@@ -5629,7 +5673,7 @@ def load_config(files: Files, args: Any) -> tuple:
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise UsageError(f"{path}:{line}:{column}: error: not UTF-8 text", "save the file as UTF-8") from None
     except Malformed as error:
-        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: ops-monitor.py validate-config") from None
+        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", f"mend the file, then: {own_command()} validate-config") from None
 
 
 def make_site(files: Files, config: Config) -> Site:
@@ -5650,7 +5694,7 @@ def open_site(files: Files, config: Config, args: Any) -> Site:
     site.target = getattr(args, "target", "")
     named = (("config", args.config_file), ("state", args.state_file))
     after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
-    site.call = f"python3 {shell_word(os.path.abspath(__file__))}", after
+    site.call = own_command(), after
     site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
 
@@ -5811,7 +5855,7 @@ def print_report(site: Site) -> None:
     """What --print-only has instead of messages; it counts as told, so it is printed however the tick ends."""
     now = site.clock.now().at
     header = header_text(site.clock.time_text(now), site.config.monitor.host)
-    put(message.text + "\n" for message in compose(site.lang, site.printed or [], now, header, site.clock.text))
+    put(message.text + "\n" for message in compose(site.lang, site.printed or [], now, header, site.clock.text, see=site.advise("status")))
 
 
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
@@ -5911,7 +5955,7 @@ def keep_jobs(site: Site, state: State) -> None:
         memory = memory._replace(left_at=0.0 if is_here else memory.left_at or state.now)
         state.remember(job_id, memory)
         if job_id not in site.config.jobs and (runs or "orphan" in memory.incidents):
-            words = Phrase("orphan", {"command": f"ops-monitor.py stop {shell_word(job_id)}"})
+            words = Phrase("orphan", {"command": site.advise("stop", job_id)})
             findings = {"orphan": Finding("orphan", WARN, words) if runs else None}
             perform(site, state, job_id, judge_incidents(policy, findings, memory, site.clock.now()))
 
@@ -5964,6 +6008,7 @@ def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
 
 def dry_tick(site: Site) -> int:
     """Run the status commands, print every decision and its reason, change nothing."""
+    put(problem_lines(site.config, site.config_file) if site.config.errors else (), sys.stderr)
     for row in look_around(site, [job for job in site.config.jobs.values() if job.enabled or job.kind != LONG_READ]):
         job = row.job
         if row.look:
@@ -5992,7 +6037,7 @@ def do_tick(files: Files, args: Any) -> int:
     try:
         config, warning = load_config(files, args)
     except UsageError as error:
-        if tell_unusable_config(files, args, str(error)) or loud:
+        if tell_unusable_config(files, args, f"{error}; {error.advice}" if error.advice else str(error)) or loud:
             raise
         return USAGE
     site = open_site(files, config, args)
@@ -6024,8 +6069,7 @@ def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     if job.managed and is_lock_held(site.store.job_dir(job.id)):
         raise BusyError(site.say("start.left", job=job.id), site.advise("stop", job.id))
     if look.state == STOPPED and not look.resumable and not (args.resume or args.fresh):
-        advice = site.advise("start", job.id, "--resume") + ", or --fresh to begin anew"
-        raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), advice)
+        raise blocked(site, job, "start.changed", "start", "--resume")
 
 
 def wanted_again(memory: Memory) -> Memory:
@@ -6202,7 +6246,7 @@ def do_run(site: Site, args: Any) -> int:
 
 def unverified(site: Site, gate: Gate) -> Optional[Reason]:
     """Why the last run of a write does not count as verified; None if it does."""
-    return gate_reason(gate, "", "", [], site.clock.now().at) if gate.verify in ("pending", "failed") else None
+    return gate_reason(gate, "", "", [], site.clock.now().at) if gate.verify in UNVERIFIED else None
 
 
 def gate_notes(site: Site, job: Any) -> list:
@@ -6385,7 +6429,7 @@ def is_approved(gate: Gate, now: float) -> bool:
 def gate_word(gate: Gate, now: float) -> str:
     """The word of a write's gate where it says more than its last exit code; '' else."""
     word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
-    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}.get(gate.verify))
+    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed", "other": "verify_failed"}.get(gate.verify))
     return word or ("approved" if is_approved(gate, now) else "")
 
 
@@ -6430,7 +6474,7 @@ def gate_json(gate: Gate, now: float) -> dict:
     valid = gate if is_approved(gate, now) else Gate()
     until = valid.approved_at + valid.approved_for
     approval = {"approved": bool(valid.digest), "digest": valid.digest or None, "approvedUntil": until or None}
-    return {**approval, "run": gate.run or None, "verification": gate.verify or None, "overdue": is_overdue(gate, now)}
+    return {**approval, "run": gate.run or None, "verification": "failed" if gate.verify == "other" else gate.verify or None, "overdue": is_overdue(gate, now)}
 
 
 def incident_json(site: Site, kind: str, incident: Incident) -> dict:
@@ -6587,7 +6631,7 @@ def rule_lines(site: Site, row: Row) -> list:
         return [*lines, f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, site.clock.now()))}"]
     plan = make_plan(site, job)
     reason = gate_reason(row.gate, plan.digest, plan.problem, changed_items(row.gate, plan), site.clock.now().at)
-    return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job)]
+    return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job), site.say("help.next", command=gate_advice(site, job, reason))]
 
 
 @typed("explain", JOB, TRUST, example="explain nightly-index")
@@ -6871,7 +6915,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are ours: one line, the nearest name, exit 2."""
 
     def error(self, message: str) -> Any:
-        raise UsageError(message, f"ops-monitor.py {self.prog.rpartition(' ')[2]} -h")
+        raise UsageError(message, f"{own_command()} {self.prog.rpartition(' ')[2]} -h")
 
 
 def parser_of(name: str) -> Parser:
@@ -6899,13 +6943,13 @@ def parse_command_line(argv: list) -> tuple:
     """(name, arguments).  Raises UsageError that names the nearest command or option."""
     name = argv[0]
     if name not in COMMANDS:
-        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), "ops-monitor.py -h")
+        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), f"{own_command()} -h")
     parser = parser_of(name)
     args, unknown_words = parser.parse_known_args(argv[1:])
     if unknown_words:
         word = unknown_words[0]
         flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
-        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"ops-monitor.py {name} -h")
+        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{own_command()} {name} -h")
     return name, args
 
 
