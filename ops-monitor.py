@@ -701,6 +701,7 @@ MESSAGES = {
     "dry.queued": ("queued: {job}, from {time}", "队列：{job}，{time} 起"),
     "start.already": ("already running: {job}", "已在运行：{job}"),
     "start.done": ("started: {job}", "已启动：{job}"),
+    "start.disabled": ("note: it is disabled: no tick watches it; set enabled to true in the config", "注意：任务未启用，tick 不会监控它；请在配置中把 enabled 设为 true"),
     "start.failed": ("the start failed: {why}", "启动失败：{why}"),
     "start.unknown": ("the status of '{job}' is unknown, a second copy might be started: {why}", "“{job}”状态未知，可能会启动第二份：{why}"),
     "start.left": ("something that an earlier run of '{job}' left is still alive", "“{job}”之前的运行留下的进程仍在运行"),
@@ -1872,7 +1873,8 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
 STATE_VERSION = 2
 FORGET_AFTER = 30 * DAY  # memory of a job that left the config
 OUTBOX_LIMIT = 500
-DONE_KEPT = DAY  # finished queue entries stay this long, for those who look
+DONE_KEPT, DONE_MOST = DAY, 20  # finished queue entries stay for those who look: so long, so many
+PENDING_MOST = 10  # entries of one job that one other job may have waiting
 PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
 FACT_TEXT = 160  # letters of a fact that an incident keeps
 
@@ -2620,6 +2622,20 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
     return hold_muted(Decision(memory, incidents.effects + report.effects + act, reasons), now)
 
 
+def remind(job: Any, memory: Memory, now: Instant) -> Decision:
+    """The reminders that are due while nothing looks: of a check between two of its runs."""
+    policy, incidents, effects = job.policy, dict(memory.incidents), []
+    hold = quiet_left(policy, now.minute)
+    may_remind = job.enabled and policy.every_seconds and policy.alert_repeat_seconds and not memory.flapping_at
+    for kind, incident in open_incidents(memory) if may_remind else ():
+        due_at = incident.told_at + doubled(policy.alert_repeat_seconds, incident.reminders, LONGEST_REPEAT)
+        if incident.acked_at or not incident.told_at or now.at < due_at or hold and incident.rank < ALERT:
+            continue
+        incidents[kind] = incident._replace(told_at=now.at, reminders=incident.reminders + 1)
+        effects.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory))
+    return Decision(memory._replace(incidents=incidents), tuple(effects))
+
+
 # ---- writes
 
 
@@ -3356,8 +3372,11 @@ class Store:
         try:
             reach("link")
             os.link(self.path, aside)  # a second name: until the new state takes the first, a crash tells again
-        except OSError as error:
-            raise self._trouble("move aside", self.path, error) from None
+        except OSError:
+            try:  # a filesystem without hard links
+                write_durably(aside, read_file(self.path))
+            except OSError as error:
+                raise self._trouble("move aside", self.path, error) from None
         self.on_lost(state, aside)
 
     def _save(self, state: State, before: str) -> None:
@@ -3389,7 +3408,8 @@ class Store:
             if os.path.getsize(self.history_path) > HISTORY_LIMIT:
                 os.replace(self.history_path, self.history_path + ".1")
         except OSError as error:
-            print(f"warning: cannot write {self.history_path}: {os_words(error)}", file=sys.stderr)
+            if sys.stderr.isatty():  # lasting, and nothing is decided from it: no mail from cron each minute
+                print(f"warning: cannot write {self.history_path}: {os_words(error)}", file=sys.stderr)
 
 
 # ---- processes
@@ -3815,7 +3835,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     """
     import http.client
     import threading
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(url)
     via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
@@ -3824,8 +3844,15 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
     except http.client.HTTPException as error:  # a host that cannot be one
         raise OSError(errno.EINVAL, one_line(str(error), 100)) from None
+    login = {}
+    if proxy and via.username:
+        import base64
+
+        pair = f"{unquote(via.username)}:{unquote(via.password or '')}"
+        login = {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
     if proxy and parts.scheme == "https":
-        connection.set_tunnel(parts.hostname or "", parts.port or 443)
+        connection.set_tunnel(parts.hostname or "", parts.port or 443, login)
+    headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **(login if parts.scheme != "https" else {})}
     target = url if proxy and parts.scheme != "https" else parts.path
     watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
     watch.daemon = True
@@ -3838,7 +3865,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         watch.start()
         reach("send")
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close"})
+        connection.request("POST", target, data, headers)
         reach("receive")
         response = connection.getresponse()
         raw = response.read(65536)
@@ -4370,6 +4397,14 @@ def enqueue(state: State, job_id: str, delay: float, by: str) -> dict:
     return entry
 
 
+def enqueue_after(state: State, job_id: str, delay: float, ended: str) -> None:
+    """Queue what follows on the end of a job; one that ends faster than its follower runs must not fill the queue."""
+    by = f"after {ended}"
+    waiting = [entry for entry in state.queue if (entry.get("jobId"), entry.get("by"), entry.get("status")) == (job_id, by, "pending")]
+    if len(waiting) < PENDING_MOST:
+        enqueue(state, job_id, delay, by)
+
+
 def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
     """Remember, and bring about every effect that lives in the state."""
     state.remember(job_id, decision.memory)
@@ -4377,7 +4412,7 @@ def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
         if isinstance(effect, Notify):
             tell(site, state, job_id, effect)
         elif isinstance(effect, Enqueue):
-            enqueue(state, effect.job_id, effect.delay, f"after {job_id}")
+            enqueue_after(state, effect.job_id, effect.delay, job_id)
 
 
 # ---- looking
@@ -4480,12 +4515,13 @@ def start_output(site: Site, job: Any, outcome: Optional[Outcome]) -> str:
 def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome]) -> None:
     """The result of an automatic start; a failed one is told with its last output."""
     memory = end_action(state.memory(job.id))
-    state.remember(job.id, memory)
     phrase = outcome_phrase(outcome) if outcome else Phrase("stop.failed")
     state.record("start failed" if phrase else "started", job.id, reason=phrase_text("en", phrase) if phrase else "")
-    if phrase and not is_muted(memory, site.clock.now()):
+    effects: tuple = ()
+    if phrase:
         words = Phrase("start.failed", {"why": phrase_text(site.lang, phrase)})
-        tell(site, state, job.id, Notify("start", "told", NOTICE, words, start_output(site, job, outcome)))
+        effects = (Notify("start", "told", NOTICE, words, start_output(site, job, outcome)),)
+    perform(site, state, job.id, hold_muted(Decision(memory, effects), site.clock.now()))
 
 
 def file_size(path: str) -> int:
@@ -4759,11 +4795,11 @@ def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
     row = "interrupted.again" if again else "interrupted" if memory.action_tries > 1 else "interrupted.off"
     words = Phrase(row, {"time": site.clock.text(memory.action_at)})
     state.record("interrupted", job.id, again=again)
-    if not is_muted(memory, site.clock.now()):
-        tell(site, state, job.id, Notify("interrupted", "told", WARN if again else ALERT, words))
     if not again:
         finish_entry(state, memory.action_entry, None)
-        state.remember(job.id, end_action(memory))
+        memory = end_action(memory)
+    effect = Notify("interrupted", "told", WARN if again else ALERT, words)
+    perform(site, state, job.id, hold_muted(Decision(memory, (effect,)), site.clock.now()))
     return again
 
 
@@ -4867,11 +4903,17 @@ def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
     yield from run_due(site, job, entry_id)
 
 
-def end_mute(site: Site, job: Any) -> Flow:
-    """A check is not looked at between its runs: a tick ends its mute, and sums it up."""
+def has_to_say(job: Any, memory: Memory, now: Instant) -> bool:
+    """Whether a check that is not run now has something to say all the same: the end of its mute, a reminder."""
+    return bool(memory.muted_for and not is_muted(memory, now) or memory.incidents and remind(job, memory, now).effects)
+
+
+def speak_between(site: Site, job: Any) -> Flow:
+    """A check is not looked at between its runs: a tick ends its mute, sums it up, and reminds."""
 
     def apply(state: State) -> None:
-        perform(site, state, job.id, hold_muted(Decision(state.memory(job.id)), site.clock.now()))
+        now = site.clock.now()
+        perform(site, state, job.id, hold_muted(remind(job, state.memory(job.id), now), now))
 
     yield Change(apply)
 
@@ -5460,7 +5502,7 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
     state.remember(job.id, state.memory(job.id)._replace(ran_at=state.now, ran_code=code, left_at=0.0))
     for after in job.after:
         if after.when in endings:
-            enqueue(state, after.job_id, after.delay_seconds, f"after {job.id}")
+            enqueue_after(state, after.job_id, after.delay_seconds, job.id)
     state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
     if phrase:
         end = last_lines(log_text(site, log, file_size(log) - 8192))
@@ -5913,8 +5955,8 @@ def plan_tick(site: Site, driver: Driver) -> None:
             memory = state.memory(job.id)
             if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
                 driver.add(run_check(site, job))
-            elif memory.muted_for and not is_muted(memory, now):
-                driver.add(end_mute(site, job))
+            elif has_to_say(job, memory, now):
+                driver.add(speak_between(site, job))
         elif job.kind == WRITE and job.id in state.raw["gates"]:
             driver.add(watch_write(site, job))
 
@@ -5965,11 +6007,14 @@ def is_waiting(entry: dict) -> bool:
 
 
 def keep_queue(state: State) -> None:
-    """Finished entries go after a day; entries without an id get one."""
-    kept = [entry for entry in state.queue if is_waiting(entry) or state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) < DONE_KEPT]
-    for entry in kept:
+    """Finished entries go after a day; entries without an id get one; what is said to run and does not waits again."""
+    done = [entry for entry in state.queue if not is_waiting(entry)]
+    gone = [entry for entry in done if state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) >= DONE_KEPT] + done[:-DONE_MOST]
+    state.raw["queue"] = [entry for entry in state.queue if entry not in gone]
+    for entry in state.queue:
         entry["id"] = id_of_entry(entry) or new_id()
-    state.raw["queue"] = kept
+        if entry.get("status") == "running" and state.memory(str(entry.get("jobId"))).action_entry != entry["id"]:
+            entry["status"] = "pending"
 
 
 def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
@@ -6118,6 +6163,8 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     if phrase:
         raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
+    if not job.enabled:
+        conclude(site, "start.disabled")
     return conclude(site, "help.next", command=site.advise("status", job.id))
 
 
@@ -6680,6 +6727,8 @@ def history_records(path: str) -> Iterator[dict]:
 )
 def do_history(site: Site, args: Any) -> int:
     """What happened: starts, runs, approvals, incidents, messages."""
+    if args.job and args.job not in site.store.view().jobs:
+        find_job(site, args.job)  # or the nearest name is said
     since = site.clock.now().at - args.since
     for item in history_records(site.store.history_path):
         if item["at"] >= since and (not args.job or item.get("job") == args.job):
