@@ -311,7 +311,7 @@ class TestOutbox(unittest.TestCase):
         self.assertEqual(home.state["outbox"], [])
 
     def test_a_wait_is_cut_for_every_entry_when_the_clock_was_set_back(self):
-        state = ops.State({"version": 2, "outbox": [{"id": str(number), "text": "x", "rank": 3, "createdAt": 1e9} for number in range(2)]}, 1e9)
+        state = ops.State({"version": 2, "outbox": [{"id": str(number), "text": "x", "rank": 3, "createdAt": 0.9e8} for number in range(2)]}, 1e9)
         ops.postpone(state, ops.Message("x", True, ("0",)), ops.Sent("refused"), ops.Receiver())
         state = ops.State({**state.raw, "savedAt": 1e9}, 1e8)
         self.assertTrue(all(entry["notBefore"] <= 1e8 + 6 * 3600 for entry in state.outbox), state.outbox)
