@@ -210,7 +210,7 @@ class Memory(NamedTuple):
     muted_at: float = 0.0  # messages are held from here …
     muted_for: float = 0.0  # … for this long, in seconds
     muted_count: int = 0  # messages held so far
-    flips: list = []  # times within the last hour at which an incident opened or closed
+    flips: list = []  # times within the last day at which an incident opened or closed, the latest 13
     flapping_at: float = 0.0  # told as flapping since; 0 = it is not
     left_at: float = 0.0  # first tick that did not find the job in the config
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
@@ -2376,7 +2376,7 @@ LONG_QUESTIONS = {"unknown": find_unknown, "stopped": find_stopped, "stalled": f
 
 TELLINGS = {"incident." + telling: telling for telling in ("opened", "worse", "changed", "reminder", "resolved")}
 FORGOTTEN: dict = {"worse": {"reminders": 0, "acked_at": 0.0}, "changed": {"acked_at": 0.0}}  # what starts over with a telling
-FLIPS_AN_HOUR = 6  # openings and closings of one job that are told one by one
+FLIPS_AN_HOUR, FLIPS_A_DAY = 6, 12  # openings and closings of one job that are told one by one
 
 
 def finding_text(finding: Finding) -> str:
@@ -2446,11 +2446,20 @@ def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     return memory._replace(inherited_at=0.0, incidents=incidents)
 
 
-def judge_flapping(decision: Decision, now: Instant) -> Decision:
+def flips_since(flips: list, since_at: float, now: Instant) -> list:
+    return [at for at in flips if is_number(at) and since_at < at <= now.at]
+
+
+def flips_too_often(flips: list, has_turned: bool, now: Instant) -> bool:
+    """Whether a job flaps from now on.  What is told late, in the morning or once it has settled, has turned before."""
+    return len(flips_since(flips, now.at - HOUR, now)) > FLIPS_AN_HOUR or has_turned and len(flips) > FLIPS_A_DAY
+
+
+def judge_flapping(decision: Decision, flaps: bool, now: Instant) -> Decision:
     """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
     memory = decision.memory
-    begins = not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR
-    if not begins and (memory.flips or not memory.flapping_at):
+    begins = flaps and not memory.flapping_at
+    if not begins and (flips_since(memory.flips, now.at - HOUR, now) or not memory.flapping_at):
         return decision
     telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
     effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
@@ -2462,7 +2471,7 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
     memory = inherit(memory, findings, now)
     hold = quiet_left(policy, now.minute)
     incidents, effects, reasons = dict(memory.incidents), [], {}
-    flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
+    flips, flaps = flips_since(memory.flips, now.at - DAY, now), bool(memory.flapping_at)
     for kind, finding in findings.items():
         before = incidents.pop(kind, None)
         after, reason = judge_incident(before, finding, policy, now, hold)
@@ -2470,8 +2479,9 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         turned = bool(before and before.opened_at) != bool(after and after.opened_at)
         seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
         if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
-            flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
-        if telling and (memory.flapping_at or len(flips) > FLIPS_AN_HOUR):  # it happens, and nothing is said of it
+            flips = [*flips, round(now.at, 3)][-FLIPS_A_DAY - 1 :]
+            flaps = flaps or flips_too_often(flips, turned, now)
+        if telling and flaps:  # it happens, and nothing is said of it
             telling, reason = "", Reason("incident.flapping")
         if telling:
             said = finding or Finding(kind, NOTICE, Phrase(before.key, before.facts))
@@ -2479,7 +2489,7 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         if after:
             incidents[kind] = told(after, finding, now, telling) if telling else after
         reasons[kind] = reason
-    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), now)
+    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), flaps, now)
 
 
 def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
