@@ -545,6 +545,7 @@ MESSAGES = {
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
     "state.unreadable": ("{path} cannot be read: nothing that was remembered is shown; the next tick moves it aside", "{path} 无法读取：以下不含任何记忆内容；下一次 tick 会把它移开"),
     "undelivered": ("messages cannot be delivered: {problem}", "消息无法送达：{problem}"),
+    "after_tick": ("the tick was good, monitor.afterTick was not: {why}", "tick 正常，但 monitor.afterTick 失败：{why}"),
     "name.monitor": ("ops-monitor itself", "监控程序自身"),
     # parts of a section
     "headline.warn": ("WARNING", "注意"),
@@ -3352,6 +3353,7 @@ class Command(NamedTuple):
     patterns: tuple = ()  # attention patterns to look for in everything it prints
     log: str = ""  # file that gets its output instead of us
     stdin: bytes = b""
+    is_strict: bool = False  # KILL at the timeout, without TERM and a moment; what it leaves behind ends with it
 
 
 def child_environment(env: dict, home: str, declared: dict) -> dict:
@@ -3657,7 +3659,7 @@ class Pool:
 
     def _time_out(self, child: Child) -> None:
         """TERM the first time, KILL the second."""
-        self._end(child, signal.SIGKILL if child.signals else signal.SIGTERM)
+        self._end(child, signal.SIGKILL if child.signals or child.command.is_strict else signal.SIGTERM)
         child.signals += 1
         child.deadline = time.monotonic() + GRACE
 
@@ -3671,7 +3673,7 @@ class Pool:
         self._close(*child.open_files)
         del self.children[child.pid]
         has_timed_out = child.signals > 0
-        if has_timed_out:
+        if has_timed_out or child.command.is_strict:
             self._end(child, signal.SIGKILL)
         lines = [line for stream in child.streams if stream.attention for line in stream.attention.end()]
         out, err = child.streams
@@ -4932,12 +4934,16 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     return Sent("refused" if is_refused else "unknown", detail)
 
 
+def own_command(site: Site, argv: list, timeout: float, declared: dict, **more: Any) -> Command:
+    """A command of the monitor itself, of no job."""
+    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
+    return Command(argv, cwd, child_environment(site.env, site.home, declared), timeout, marker=new_id(), **more)
+
+
 def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     """The user's own command gets the text on stdin; exit 0 = sent."""
-    env = child_environment(site.env, site.home, {"OPS_RINGS": "1" if message.rings else "0"})
     text = message.text.encode("utf-8", "replace")
-    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
-    outcome = yield Command(receiver.command, cwd, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=text)
+    outcome = yield own_command(site, receiver.command, OPENCLAW_TIMEOUT, {"OPS_RINGS": "1" if message.rings else "0"}, stdin=text)
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5690,18 +5696,56 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
 # ---- tick
 
 
-def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
-    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
-    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
-    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
-    state.remember_own(decision.memory)
-    if finding is None or not (loud or decision.effects):
-        return []
-    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
+def judge_printed(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *lines: str) -> None:
+    """Print `lines` about a trouble that nobody is told otherwise: at a terminal always, else on the reminder schedule."""
+
+    def apply(state: State) -> bool:
+        finding = Finding(kind, ALERT, phrase) if phrase else None
+        decision = judge_own({kind: finding}, state.own_memory(), site.clock.now())
+        state.remember_own(decision.memory)
+        return bool(finding and (loud or decision.effects))
+
+    put(lines if site.store.change(apply)[0] else (), sys.stderr)
+
+
+def has_own_trouble(site: Site, kind: str) -> bool:
+    return kind in site.store.view().own_memory().incidents
+
+
+def say_undelivered(site: Site, delivered: Delivered, loud: bool) -> None:
+    """Print that messages wait, and why; forget it once they do not."""
+    if delivered.left:
+        words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
+        judge_printed(site, "delivery", Phrase("undelivered", {"problem": delivered.problem}), loud, words, f"help: {delivered.advice}")
+    elif not delivered.is_elsewhere and has_own_trouble(site, "delivery"):
+        judge_printed(site, "delivery", None, loud)
+
+
+AFTER_TICK_TIMEOUT = 10.0
+
+
+def call_after_tick(site: Site) -> Flow:
+    """Run monitor.afterTick; why it failed, as a Phrase, or None."""
+    outcome = yield own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)
+    phrase = outcome_phrase(outcome)
+    words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
+    return phrase and Phrase("after_tick", {"why": phrase_text(site.lang, phrase) + (words and f": {words}")})
+
+
+def after_tick(site: Site, driver: Driver, loud: bool) -> None:
+    """Let an outside dead-man's switch know that this tick was good.  It cannot make a good tick a bad one."""
+    if not site.config.monitor.after_tick:
+        return
+    phrase = driver.finish(call_after_tick(site))
+    if phrase:
+        advice = f"help: see monitor.afterTick in {site.config_file}"
+        judge_printed(site, "after_tick", phrase, loud, "warning: " + phrase_text(site.lang, phrase), advice)
+    elif has_own_trouble(site, "after_tick"):
+        judge_printed(site, "after_tick", None, loud)
 
 
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
-    """Deliver, say what could not be delivered, and give the exit code."""
+    """Deliver, say what could not be delivered, let others know that all was well; the exit code."""
     code = USAGE if site.config.errors else DONE
     if site.printed is not None:
         now = site.clock.now().at
@@ -5709,9 +5753,11 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
         put(message.text + "\n" for message in compose(site.lang, site.printed, now, header, site.clock.text))
         return code
     delivered = driver.finish(deliver(site))
-    if delivered.left or not delivered.is_elsewhere and site.store.view().own_memory().incidents.get("delivery"):
-        put(site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0], sys.stderr)
-    return code or (UNDELIVERED if delivered.left else DONE)
+    say_undelivered(site, delivered, loud)
+    code = code or (UNDELIVERED if delivered.left else DONE)
+    if code == DONE and not delivered.is_elsewhere:
+        after_tick(site, driver, loud)
+    return code
 
 
 def changing(apply: Callable[[State], Any]) -> Flow:
