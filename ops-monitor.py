@@ -58,7 +58,7 @@ import select
 import signal
 import stat
 import time
-from collections import namedtuple
+from collections import Counter, namedtuple
 
 TYPE_CHECKING = False  # type checkers read the first branch; `typing` costs 8 ms of each start for these records
 if TYPE_CHECKING:
@@ -212,6 +212,8 @@ class Memory(NamedTuple):
     muted_count: int = 0  # messages held so far
     flips: list = []  # times within the last day at which an incident opened or closed, the latest 13
     flapping_at: float = 0.0  # told as flapping since; 0 = it is not
+    digest_at: float = 0.0  # the monitor's own: when the last daily digest was told; 0 = no digestAt, or not one yet
+    digest_progress: dict = {}  # progress told in that digest, for the difference; absent without digestAt
     left_at: float = 0.0  # first tick that did not find the job in the config
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
@@ -552,6 +554,7 @@ MESSAGES = {
     "headline.notice": ("note", "提示"),
     "headline.routine": ("running", "运行中"),
     "headline.muted": ("unmuted", "静音结束"),
+    "headline.digest": ("daily digest", "每日摘要"),
     "state.running": ("running", "运行中"),
     "state.running_pid": ("running, pid {pid}", "运行中，pid {pid}"),
     "state.waiting": ("running, waiting on purpose", "运行中，主动等待"),
@@ -607,6 +610,21 @@ MESSAGES = {
     "report.nothing_new": ("nothing new to report", "没有新内容"),
     "look.older": ("a newer look has been judged", "已有更新的查看结果"),
     "muted": ("muted: messages are counted, not told", "静音中：消息只计数，不告知"),
+    # the daily digest, and reasons for it
+    "digest": ("since {time} · jobs: {jobs} · in trouble now: {count}\n{lines}", "自 {time} · 任务：{jobs} · 目前异常：{count}\n{lines}"),
+    "digest.open": ("open: {what}", "未解决：{what}"),
+    "digest.runs": ("runs: {runs}, failed: {failed}", "运行：{runs}，失败：{failed}"),
+    "digest.verified": ("verified: {count}", "通过验证：{count}"),
+    "digest.resumes": ("resumed: {count}, attempts in a row now: {attempts}", "续跑：{count}，目前连续：{attempts}"),
+    "digest.gave_up": ("gave up; waits for start", "已放弃；等待 start"),
+    "digest.completed": ("completed: {count}", "完成：{count}"),
+    "digest.trouble": ("in trouble: {for} in all", "异常累计 {for}"),
+    "digest.disabled": ("disabled: {count}", "未启用：{count}"),
+    "digest.broken": ("left out because of errors in the config: {count}", "因配置有错未参与监控：{count}"),
+    "digest.partial": ("the history begins at {time}: what was before is not counted", "历史记录始于 {time}，此前的未计入"),
+    "digest.first": ("its first time has not come", "首次时间未到"),
+    "digest.told": ("told", "已告知"),
+    "digest.now": ("due now", "应立即发送"),
     # reasons: one-shot reads
     "run.good": ("the run was good", "运行正常"),
     "run.failed": ("the run failed", "运行失败"),
@@ -2088,9 +2106,14 @@ def first_reason(*questions: tuple) -> Reason:
     return next(Reason(*question[1:]) for question in questions if question[0])
 
 
+def minute_of_day(text: str) -> int:
+    """`08:30` -> 510."""
+    return int(text[:2]) * 60 + int(text[3:])
+
+
 def quiet_left(policy: Any, minute: int) -> float:
     """Seconds of quiet hours still to come; 0 outside them."""
-    start, end = (int(text[:2]) * 60 + int(text[3:]) for text in policy.quiet_hours)
+    start, end = map(minute_of_day, policy.quiet_hours)
     is_inside = (minute - start) % 1440 < (end - start) % 1440
     return (end - minute) % 1440 * MINUTE if is_inside else 0.0
 
@@ -2607,6 +2630,17 @@ def is_overdue(gate: Gate, now: float) -> bool:
     return gate.verify == "pending" and now >= gate.run_ended_at + gate.verify_for
 
 
+def is_approved(gate: Gate, now: float) -> bool:
+    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
+
+
+def gate_word(gate: Gate, now: float) -> str:
+    """The word of a write's gate where it says more than its last exit code; '' else."""
+    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
+    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}.get(gate.verify))
+    return word or ("approved" if is_approved(gate, now) else "")
+
+
 def left_to_verify(gate: Gate) -> dict:
     """The fact that names the verification jobs which have not passed."""
     return {"jobs": ", ".join(map(str, gate.verify_left))}
@@ -2716,6 +2750,99 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     return hold_muted(Decision(memory, effects, decision.reasons), now)
 
 
+# ---- the daily digest
+
+DIGEST_GAP = 12 * HOUR  # between two digests at least
+CLOCK_SHIFT = 2 * HOUR  # no change to or from summer time is larger
+
+
+def last_digest_time(wanted: str, now: Instant) -> float:
+    """When the wall clock last showed the minute `wanted`, if it has not been changed since."""
+    return now.at - now.at % MINUTE - (now.minute - minute_of_day(wanted)) % 1440 * MINUTE
+
+
+def digest_reason(wanted: str, last_at: float, now: Instant) -> Reason:
+    """Why the daily digest is, or is not, told at this moment.  A missed one comes late, once."""
+    time_at = last_digest_time(wanted, now)
+    is_told = time_at < last_at + CLOCK_SHIFT
+    return first_reason(
+        (not last_at and now.at - time_at >= MINUTE, "digest.first", time_at + DAY),
+        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + DAY * is_told, last_at + DIGEST_GAP)),
+        (True, "digest.now"),
+    )
+
+
+class Day(NamedTuple):
+    """What history tells of one job since the last digest."""
+
+    counts: Any  # Counter of events, and of the tellings that are not troubles
+    spans: list  # (began, ended) of each trouble that is over
+
+
+class Summary(NamedTuple):
+    """One job in the digest."""
+
+    job: Any
+    memory: Memory
+    gate: Gate
+    day: Day
+    progress: dict  # at this tick's look
+
+
+def days_of(records: Iterable[dict], since_at: float) -> dict:
+    """Job id -> its Day, from records of the history file, in which anything may be missing."""
+    days: dict = {}
+    began: dict = {}  # trouble that has been told -> when first
+    for item in records:
+        day = days.setdefault(str(item.get("job")), Day(Counter(), []))
+        what, about = str(item.get("telling" if item.get("event") == "told" else "event")), f"{item.get('job')} {item.get('kind')}"
+        day.counts[what] += 1
+        if what in ("run", "write ended"):
+            day.counts["failed"] += item.get("code") != 0
+        elif what == "verification":
+            day.counts["verified"] += item.get("result") == "passed"
+        elif what in ("opened", "worse", "changed", "reminder", "autorun"):
+            began.setdefault(about, item["at"])
+        elif what == "resolved":
+            day.spans.append((began.pop(about, since_at), item["at"]))
+    return days
+
+
+def open_troubles(memory: Memory) -> list:
+    """(kind, since, rank) of what is wrong with a job, the worst first; that it flaps is one of them."""
+    found = [(kind, incident.since_at, incident.rank) for kind, incident in open_incidents(memory)]
+    return found + ([("flapping", memory.flapping_at, WARN)] if memory.flapping_at else [])
+
+
+def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
+    """Seconds since the last digest in which something was wrong with a job."""
+    total, counted_to = 0.0, since_at
+    for began, ended in sorted([*item.day.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
+        total += max(0.0, ended - max(began, counted_to))
+        counted_to = max(counted_to, ended)
+    return total
+
+
+def badness(item: Summary, since_at: float, now: float) -> tuple:
+    """What comes first in a digest: open trouble, then time in trouble, then failed runs."""
+    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.day.counts["failed"]
+
+
+def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -> str:
+    """The word for the state of a job; `seen` is what a look at a long one saw."""
+    if job.kind == LONG_READ:
+        return "held" if memory.held_at and seen in (STOPPED, IDLE) else seen
+    word = gate_word(gate, now) if job.kind == WRITE else ""
+    return word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
+
+
+def last_seen(memory: Memory) -> tuple:
+    """(state of a long job as its latest look saw it, since when)."""
+    if memory.last_look == UNKNOWN or not memory.state:
+        return UNKNOWN, memory.incidents.get("unknown", Incident()).since_at or memory.looked_at
+    return "waiting" if memory.last_look == "waiting" and memory.state == RUNNING else memory.state, memory.state_at
+
+
 # ==== VOICE ==============================================================
 # Decisions as text: sections, messages, tables.  It changes nothing and knows no clock; the time of
 # day comes in as a function.
@@ -2725,6 +2852,8 @@ MESSAGE_LIMIT = 4000
 MESSAGES_A_TICK = 5
 LATE_AFTER = 120.0  # seconds after which a message says when it happened
 HEADINGS = {"resolved": "🟢 RESOLVED", "autorun": "🔁 AUTORUN", "completed": "✅ COMPLETED"}
+MARKS = {"routine": "▶️ ", "muted": "🔈 ", "digest": "📋 "}
+DIGEST_LIMIT = SECTION_LIMIT - 400  # UTF-16 units: room for the headline, and for what a late message says of itself
 
 
 class Message(NamedTuple):
@@ -2765,8 +2894,8 @@ def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
     telling = notify.telling
     if telling in HEADINGS:
         heading = HEADINGS[telling]
-    elif telling in ("routine", "muted"):
-        heading = ("▶️ " if telling == "routine" else "🔈 ") + say(lang, "headline." + telling)
+    elif telling in MARKS:
+        heading = MARKS[telling] + say(lang, "headline." + telling)
     elif notify.rank >= ALERT:
         heading = "🔴 ACTION REQUIRED" if notify.kind in ("stopped", "blocked") else "🔴 ALERT"
     else:
@@ -2857,6 +2986,49 @@ def bar(progress: dict) -> str:
         return ""
     share = min(1.0, max(0.0, share)) + 1e-9
     return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
+
+
+def digest_facts(lang: str, item: Summary, trouble: float) -> list:
+    """What ran, failed, went on and came to its end since the last digest; nothing where nothing did."""
+    counts, runs = item.day.counts, item.day.counts["run"] + item.day.counts["write ended"]
+    facts: tuple = (
+        (runs or item.job.kind == CHECK and item.job.policy.every_seconds, "digest.runs", {"runs": runs, "failed": counts["failed"]}),
+        (counts["verified"], "digest.verified", {"count": counts["verified"]}),
+        (counts["resume"] or item.memory.attempts, "digest.resumes", {"count": counts["resume"], "attempts": item.memory.attempts}),
+        (item.memory.gave_up_at, "digest.gave_up", {}),
+        (counts["completed"], "digest.completed", {"count": counts["completed"]}),
+        (item.day.spans, "digest.trouble", {"for": duration_text(trouble)}),
+    )
+    progress = ", ".join(progress_lines(item.progress, item.memory.digest_progress)[:3])
+    return [say(lang, key, **holes) for holds, key, holes in facts if holds] + [text for text in (bar(item.progress), progress) if text]
+
+
+def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
+    """One job in the digest: its state and what is open; below it, where there is any, what it did."""
+    job, memory = item.job, item.memory
+    rank, trouble, failed = badness(item, since_at, now)
+    seen, seen_at = last_seen(memory)
+    state = say(lang, "word." + word_of_state(job, memory, item.gate, seen, now))
+    state += f" {duration_text(now - seen_at)}" if job.kind == LONG_READ else ""
+    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(now - began)}" for kind, began, _ in open_troubles(memory))
+    mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
+    first = f"{mark} {one_line(job.name, 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
+    return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
+
+
+def digest_text(lang: str, items: list, since_at: float, now: float, notes: list) -> str:
+    """The jobs of a digest, the worst first, as many as there is room for; the others are counted."""
+    items = sorted(items, key=lambda item: badness(item, since_at, now), reverse=True)
+    lines: list = []
+    room = DIGEST_LIMIT - utf16_length("\n".join(notes))
+    for item in items:
+        lines.append(digest_lines(lang, item, since_at, now))
+        room -= utf16_length(lines[-1]) + 1
+        if room < 0:
+            left = len(items) - len(lines) + 1
+            lines[-1] = say(lang, "line.more", count=left, command="ops-monitor.py status")
+            break
+    return "\n".join(lines + notes)
 
 
 def cut_columns(line: str, limit: int) -> str:
@@ -3206,6 +3378,24 @@ def wait_lock(path: str, seconds: float) -> Optional[int]:
 
 STATE_LOCK_WAIT = 20.0  # transactions take milliseconds; a holder that takes longer is stopped or swapped out
 HISTORY_LIMIT = 4 << 20
+
+
+def history_records(path: str) -> Iterator[dict]:
+    """The records of both history files, the oldest first; lines that are torn are left out.  OSError as `open` has it."""
+    for name in (path + ".1", path):
+        try:
+            with open(name, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * HISTORY_LIMIT))
+                lines = file.read(2 * HISTORY_LIMIT).splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(item, dict) and is_number(item.get("at")):
+                yield item
 
 
 class Store:
@@ -4080,6 +4270,7 @@ class Site:
         self.call = ("ops-monitor.py", "")  # how a person calls this program: before and after the command
         self.sent = 0  # messages of this tick
         self.called_openclaw = False  # in this tick: it takes up to 90 s
+        self.progress: dict = {}  # job id -> progress at this tick's look
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
         self.config_risk = ""  # why writes must not be run from this config: others could have written it
@@ -4498,6 +4689,7 @@ def resume_job(site: Site, job: Any) -> Flow:
 def watch_job(site: Site, job: Any) -> Flow:
     """A tick's work on one long job."""
     look = yield from look_at(site, job)
+    site.progress[job.id] = look.progress
     decision = yield Change(lambda state: settle_look(site, state, job, look))
     if is_resuming(decision):
         yield from resume_job(site, job)
@@ -4783,6 +4975,59 @@ def watch_write(site: Site, job: Any) -> Flow:
         settle_gate(site, state, job)
 
     yield Change(apply)
+
+
+# ---- the daily digest
+
+
+def read_days(site: Site, since_at: float) -> tuple:
+    """(job id -> Day, since when the history reaches back; 0.0 = far enough)."""
+    path = site.store.history_path
+    try:
+        oldest = next((item["at"] for item in history_records(path)), since_at)
+        days = days_of((item for item in history_records(path) if item["at"] >= since_at), since_at)
+        return days, oldest if oldest > since_at and os.path.exists(path + ".1") else 0.0
+    except OSError:  # a digest without it is better than none
+        return {}, site.clock.now().at
+
+
+def settle_digest(site: Site, state: State, days: dict, known_from: float) -> None:
+    """Tell the daily digest if it still is due, and remember when, and where each job stood."""
+    now, own, jobs = site.clock.now(), state.own_memory(), site.config.jobs.values()
+    if digest_reason(site.config.monitor.digest_at, own.digest_at, now).key != "digest.now":
+        state.remember_own(own._replace(digest_at=own.digest_at or last_digest_time(site.config.monitor.digest_at, now)))
+        return
+    since_at, none = own.digest_at or now.at - DAY, Day(Counter(), [])
+    shown = [job for job in jobs if job.enabled or job.kind == WRITE]
+    items = [Summary(job, state.memory(job.id), state.gate(job.id), days.get(job.id, none), site.progress.get(job.id, {})) for job in shown]
+    counts = {"digest.disabled": len(jobs) - len(shown), "digest.broken": len(site.config.broken)}
+    notes = [site.say(key, count=count) for key, count in counts.items() if count]
+    notes += [site.say("digest.partial", time=site.clock.text(known_from))] if known_from else []
+    text = digest_text(site.lang, items, since_at, now.at, notes)
+    troubled = sum(bool(open_troubles(item.memory)) for item in items)
+    phrase = Phrase("digest", {"time": site.clock.text(since_at), "jobs": len(shown), "count": troubled, "lines": text})
+    tell(site, state, "", Notify("digest", "digest", NOTICE, phrase))
+    state.remember_own(own._replace(digest_at=now.at))
+    for item in items:
+        if item.progress:
+            state.remember(item.job.id, item.memory._replace(digest_progress=small_progress(item.progress)))
+
+
+def tell_digest(site: Site) -> None:
+    """The monitor's own message of the day, once every job has been looked at."""
+    wanted, own = site.config.monitor.digest_at, site.store.view().own_memory()
+    if digest_reason(wanted, own.digest_at, site.clock.now()).key != "digest.told":
+        days, known_from = read_days(site, own.digest_at or site.clock.now().at - DAY)  # no transaction may last that long
+        site.store.change(lambda state: settle_digest(site, state, days, known_from))
+
+
+def forget_digest(state: State) -> None:
+    """Without digestAt nothing of it is kept: set again one day, it begins anew."""
+    own = state.own_memory()
+    if own.digest_at:
+        state.remember_own(own._replace(digest_at=0.0))
+        for raw in filter(object_at, state.jobs.values()):
+            raw.pop("digestProgress", None)
 
 
 # ---- delivery
@@ -5747,6 +5992,8 @@ def after_tick(site: Site, driver: Driver, loud: bool) -> None:
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     """Deliver, say what could not be delivered, let others know that all was well; the exit code."""
     code = USAGE if site.config.errors else DONE
+    if site.config.monitor.digest_at:
+        tell_digest(site)
     if site.printed is not None:
         now = site.clock.now().at
         header = header_text(site.clock.time_text(now), site.config.monitor.host)
@@ -5876,6 +6123,8 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
         keep_jobs(site, state)
     keep_queue(state)
     trim_outbox(state)
+    if not site.config.monitor.digest_at:
+        forget_digest(state)
     warnings = [warning, site.clock.problem, other] if loud else [other]
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
@@ -5909,6 +6158,9 @@ def dry_tick(site: Site) -> int:
     for entry in site.store.view().queue:
         if entry.get("status") == "pending":
             print(site.say("dry.queued", job=str(entry.get("jobId")), time=site.clock.text(entry["notBefore"])))
+    if site.config.monitor.digest_at:
+        reason = digest_reason(site.config.monitor.digest_at, site.store.view().own_memory().digest_at, site.clock.now())
+        print(f"{site.say('headline.digest')}: {reason_text(site, reason)}")
     return USAGE if site.config.errors else DONE
 
 
@@ -6295,28 +6547,11 @@ def do_unmute(site: Site, args: Any) -> int:
 # ---- status, explain
 
 
-def is_approved(gate: Gate, now: float) -> bool:
-    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
-
-
-def gate_word(gate: Gate, now: float) -> str:
-    """The word of a write's gate where it says more than its last exit code; '' else."""
-    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
-    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}.get(gate.verify))
-    return word or ("approved" if is_approved(gate, now) else "")
-
-
 def state_word(site: Site, row: Row) -> str:
     """The state of a job in one or two words."""
-    memory, look = row.memory, row.look
-    word = gate_word(row.gate, site.clock.now().at) if row.job.kind == WRITE else ""
-    if look is None:
-        word = word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
-    elif memory.held_at and look.state in (STOPPED, IDLE):
-        word = "held"
-    else:
-        word = "waiting" if look.state == RUNNING and look.waiting else look.state
-    return site.say("word." + word)
+    look = row.look
+    seen = "" if look is None else "waiting" if look.state == RUNNING and look.waiting else look.state
+    return site.say("word." + word_of_state(row.job, row.memory, row.gate, seen, site.clock.now().at))
 
 
 def next_action(site: Site, row: Row) -> tuple:
@@ -6527,23 +6762,6 @@ def history_line(site: Site, item: dict) -> str:
     facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in others.items())
     line = f"{site.clock.full_text(item['at'])}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}"
     return line + (f"  ({facts})" if facts else "")
-
-
-def history_records(path: str) -> Iterator[dict]:
-    """The records of both history files, the oldest first; lines that are torn are left out."""
-    for name in (path + ".1", path):
-        try:
-            with open(name, "rb") as file:
-                lines = file.read().splitlines()
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            try:
-                item = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(item, dict) and is_number(item.get("at")):
-                yield item
 
 
 @typed(

@@ -248,7 +248,8 @@ def move_clocks(seconds):
 
     def now(self):
         moment = original(self)
-        return moment._replace(at=moment.at + seconds, awake=moment.awake + seconds)
+        hour, minute = self.local(moment.at + seconds)[3:5]
+        return moment._replace(at=moment.at + seconds, awake=moment.awake + seconds, minute=hour * 60 + minute)
 
     ops.Clock.now = now
 
