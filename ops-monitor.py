@@ -2772,39 +2772,33 @@ def digest_reason(wanted: str, last_at: float, now: Instant) -> Reason:
     )
 
 
-class Day(NamedTuple):
-    """What history tells of one job since the last digest."""
-
-    counts: Any  # Counter of events, and of the tellings that are not troubles
-    spans: list  # (began, ended) of each trouble that is over
-
-
 class Summary(NamedTuple):
-    """One job in the digest."""
+    """One job in the digest, and what history tells of it since the last one."""
 
     job: Any
     memory: Memory
     gate: Gate
-    day: Day
     progress: dict  # at this tick's look
+    counts: Counter = Counter()  # of events and tellings
+    spans: Iterable[tuple] = ()  # (began, ended) of each trouble that is over
 
 
 def days_of(records: Iterable[dict], since_at: float) -> dict:
-    """Job id -> its Day, from records of the history file, in which anything may be missing."""
+    """Job id -> (counts, spans) of a Summary, from records of the history file, in which anything may be missing."""
     days: dict = {}
     began: dict = {}  # trouble that has been told -> when first
     for item in records:
-        day = days.setdefault(str(item.get("job")), Day(Counter(), []))
+        counts, spans = days.setdefault(str(item.get("job")), (Counter(), []))
         what, about = str(item.get("telling" if item.get("event") == "told" else "event")), f"{item.get('job')} {item.get('kind')}"
-        day.counts[what] += 1
+        counts[what] += 1
         if what in ("run", "write ended"):
-            day.counts["failed"] += item.get("code") != 0
+            counts["failed"] += item.get("code") != 0
         elif what == "verification":
-            day.counts["verified"] += item.get("result") == "passed"
+            counts["verified"] += item.get("result") == "passed"
         elif what in ("opened", "worse", "changed", "reminder", "autorun"):
             began.setdefault(about, item["at"])
         elif what == "resolved":
-            day.spans.append((began.pop(about, since_at), item["at"]))
+            spans.append((began.pop(about, since_at), item["at"]))
     return days
 
 
@@ -2817,7 +2811,7 @@ def open_troubles(memory: Memory) -> list:
 def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
     """Seconds since the last digest in which something was wrong with a job."""
     total, counted_to = 0.0, since_at
-    for began, ended in sorted([*item.day.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
+    for began, ended in sorted([*item.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
         total += max(0.0, ended - max(began, counted_to))
         counted_to = max(counted_to, ended)
     return total
@@ -2825,7 +2819,7 @@ def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
 
 def badness(item: Summary, since_at: float, now: float) -> tuple:
     """What comes first in a digest: open trouble, then time in trouble, then failed runs."""
-    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.day.counts["failed"]
+    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
 
 
 def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -> str:
@@ -2990,14 +2984,14 @@ def bar(progress: dict) -> str:
 
 def digest_facts(lang: str, item: Summary, trouble: float) -> list:
     """What ran, failed, went on and came to its end since the last digest; nothing where nothing did."""
-    counts, runs = item.day.counts, item.day.counts["run"] + item.day.counts["write ended"]
+    counts, runs = item.counts, item.counts["run"] + item.counts["write ended"]
     facts: tuple = (
         (runs or item.job.kind == CHECK and item.job.policy.every_seconds, "digest.runs", {"runs": runs, "failed": counts["failed"]}),
         (counts["verified"], "digest.verified", {"count": counts["verified"]}),
         (counts["resume"] or item.memory.attempts, "digest.resumes", {"count": counts["resume"], "attempts": item.memory.attempts}),
         (item.memory.gave_up_at, "digest.gave_up", {}),
         (counts["completed"], "digest.completed", {"count": counts["completed"]}),
-        (item.day.spans, "digest.trouble", {"for": duration_text(trouble)}),
+        (item.spans, "digest.trouble", {"for": duration_text(trouble)}),
     )
     progress = ", ".join(progress_lines(item.progress, item.memory.digest_progress)[:3])
     return [say(lang, key, **holes) for holds, key, holes in facts if holds] + [text for text in (bar(item.progress), progress) if text]
@@ -4981,7 +4975,7 @@ def watch_write(site: Site, job: Any) -> Flow:
 
 
 def read_days(site: Site, since_at: float) -> tuple:
-    """(job id -> Day, since when the history reaches back; 0.0 = far enough)."""
+    """(what `days_of` gives, since when the history reaches back; 0.0 = far enough)."""
     path = site.store.history_path
     try:
         oldest = next((item["at"] for item in history_records(path)), since_at)
@@ -4997,9 +4991,9 @@ def settle_digest(site: Site, state: State, days: dict, known_from: float) -> No
     if digest_reason(site.config.monitor.digest_at, own.digest_at, now).key != "digest.now":
         state.remember_own(own._replace(digest_at=own.digest_at or last_digest_time(site.config.monitor.digest_at, now)))
         return
-    since_at, none = own.digest_at or now.at - DAY, Day(Counter(), [])
+    since_at = own.digest_at or now.at - DAY
     shown = [job for job in jobs if job.enabled or job.kind == WRITE]
-    items = [Summary(job, state.memory(job.id), state.gate(job.id), days.get(job.id, none), site.progress.get(job.id, {})) for job in shown]
+    items = [Summary(job, state.memory(job.id), state.gate(job.id), site.progress.get(job.id, {}), *days.get(job.id, ())) for job in shown]
     counts = {"digest.disabled": len(jobs) - len(shown), "digest.broken": len(site.config.broken)}
     notes = [site.say(key, count=count) for key, count in counts.items() if count]
     notes += [site.say("digest.partial", time=site.clock.text(known_from))] if known_from else []

@@ -5,7 +5,6 @@ import os
 import random
 import time
 import unittest
-from unittest import mock
 
 from tests import ops
 from tests.test_engine import MOVING, STOPPED, Installation, check, long_job, sh, write
@@ -97,7 +96,7 @@ class WhatHistoryTells(unittest.TestCase):
     def test_runs_failures_resumes_verifications_and_completions_are_counted(self):
         rows = [(1, "run", {"code": 0}), (2, "run", {"code": 3}), (3, "run", {"code": None}), (4, "write ended", {"code": 0}), (5, "resume", {}),
                 (6, "verification", {"result": "passed"}), (7, "verification", {"result": "failed"}), (8, "told", told("completed", "routine"))]  # fmt: skip
-        counts = self.day(*rows).counts
+        counts = self.day(*rows)[0]
         self.assertEqual([counts[key] for key in ("run", "write ended", "failed", "resume", "verified", "completed")], [3, 1, 2, 1, 1, 1])
 
     TROUBLE = [
@@ -117,7 +116,7 @@ class WhatHistoryTells(unittest.TestCase):
         for sentence, rows, still_open, hours in self.TROUBLE:
             incidents = {kind: ops.Incident(since_at=MIDNIGHT + at * HOUR, opened_at=1.0) for kind, at in still_open.items()}
             days = ops.days_of(records(*[(at, "told", told(*telling)) for at, *telling in rows]), MIDNIGHT)
-            item = ops.Summary(None, ops.Memory(incidents=incidents), ops.Gate(), days.get("j", NOTHING), {})
+            item = ops.Summary(None, ops.Memory(incidents=incidents), ops.Gate(), {}, *days.get("j", ()))
             with self.subTest(sentence):
                 self.assertEqual(ops.time_in_trouble(item, MIDNIGHT, MIDNIGHT + 24 * HOUR) / HOUR, hours)
 
@@ -127,14 +126,11 @@ class WhatHistoryTells(unittest.TestCase):
         self.assertTrue(ops.days_of(rows, MIDNIGHT))
 
 
-NOTHING = ops.Day(ops.Counter(), [])
-
-
-def summary(job_id, rank=0, kind="long_running_read", day=NOTHING, progress=None, **memory):
+def summary(job_id, rank=0, kind="long_running_read", day=(), progress=None, **memory):
     commands = {"run": ["x"]} if kind != "long_running_read" else {"start": ["x"], "status": ["x"]}
     job = ops.make_job({"id": job_id, "kind": kind, "risk": "read_only", "enabled": True, "commands": commands}, {}, 0)
     incidents = {"stopped": ops.Incident(since_at=MIDNIGHT, opened_at=MIDNIGHT, rank=rank, key="stopped")} if rank else {}
-    return ops.Summary(job, ops.Memory(**{"state": ops.RUNNING, "state_at": MIDNIGHT, "incidents": incidents, **memory}), ops.Gate(), day, progress or {})
+    return ops.Summary(job, ops.Memory(**{"state": ops.RUNNING, "state_at": MIDNIGHT, "incidents": incidents, **memory}), ops.Gate(), progress or {}, *day)
 
 
 def text_of(*items, lang="en", hours=24.0, notes=()):
@@ -143,14 +139,14 @@ def text_of(*items, lang="en", hours=24.0, notes=()):
 
 class HowItReads(unittest.TestCase):
     def test_the_worst_comes_first(self):
-        hour = ops.Day(ops.Counter(), [(MIDNIGHT, MIDNIGHT + HOUR)])
-        items = [summary("fine"), summary("failed", day=ops.Day(ops.Counter(failed=1), [])), summary("hour", day=hour), summary("warned", ops.WARN),
+        hour = (ops.Counter(), [(MIDNIGHT, MIDNIGHT + HOUR)])
+        items = [summary("fine"), summary("failed", day=(ops.Counter(failed=1), [])), summary("hour", day=hour), summary("warned", ops.WARN),
                  summary("wrong", ops.ALERT), summary("flapping", flapping_at=MIDNIGHT)]  # fmt: skip
         lines = [line.split(":")[0] for line in text_of(*items).split("\n") if not line.startswith(" ")]
         self.assertEqual(lines, ["🔴 wrong", "🟡 warned", "🟡 flapping", "🟡 hour", "🟡 failed", "🟢 fine"])
 
     def test_a_long_job_says_state_trouble_resumes_and_the_progress_made(self):
-        day = ops.Day(ops.Counter(resume=3, completed=1), [(MIDNIGHT, MIDNIGHT + HOUR)])
+        day = (ops.Counter(resume=3, completed=1), [(MIDNIGHT, MIDNIGHT + HOUR)])
         item = summary("index", ops.ALERT, day=day, progress={"done": 40, "total": 80}, state=ops.STOPPED, state_at=MIDNIGHT + 21 * HOUR,
                        attempts=5, gave_up_at=1.0, digest_progress={"done": 28, "total": 80})  # fmt: skip
         self.assertEqual(text_of(item), "🔴 index: stopped 3h · open: stopped 1d\n   resumed: 3, attempts in a row now: 5 · gave up; waits for start"
@@ -168,10 +164,10 @@ class HowItReads(unittest.TestCase):
             self.assertEqual(text_of(summary("j", **memory)), f"🟢 j: {words}")
 
     def test_checks_and_writes_say_what_ran_what_failed_and_what_is_verified(self):
-        day = ops.Day(ops.Counter({"run": 24, "failed": 2}), [])
+        day = (ops.Counter({"run": 24, "failed": 2}), [])
         self.assertEqual(text_of(summary("disk", kind="one_shot_read", day=day, ran_at=5.0)), "🟡 disk: good\n   runs: 24, failed: 2")
         self.assertEqual(text_of(summary("disk", kind="one_shot_read")), "🟢 disk: never ran")
-        day = ops.Day(ops.Counter({"write ended": 1, "verified": 1}), [])
+        day = (ops.Counter({"write ended": 1, "verified": 1}), [])
         item = summary("prune", kind="one_shot_write", day=day, ran_at=5.0)
         self.assertEqual(text_of(item), "🟢 prune: good\n   runs: 1, failed: 0 · verified: 1")
         self.assertIn("🟢 prune: unverified", text_of(item._replace(gate=ops.Gate(verify="pending", run_ended_at=MIDNIGHT + 24 * HOUR, verify_for=5.0))))
@@ -197,7 +193,7 @@ class HowItReads(unittest.TestCase):
 
 class NoWordOfItsOwn(ThirdLanguage):
     def test_in_no_language_at_all(self):
-        day = ops.Day(ops.Counter({"run": 1, "failed": 1, "resume": 1, "completed": 1, "verified": 1}), [(MIDNIGHT, MIDNIGHT + 1)])
+        day = (ops.Counter({"run": 1, "failed": 1, "resume": 1, "completed": 1, "verified": 1}), [(MIDNIGHT, MIDNIGHT + 1)])
         items = [summary(f"J{number}", rank, kind, day, {"done": 1, "total": 2}, attempts=1, gave_up_at=1.0, flapping_at=1.0, ran_at=1.0)
                  for number, (rank, kind) in enumerate([(ops.ALERT, "long_running_read"), (0, "one_shot_read"), (ops.WARN, "one_shot_write")])]  # fmt: skip
         notes = [ops.say("en", "digest." + key, count=1, time="12:00") for key in ("disabled", "broken", "partial")]
