@@ -728,7 +728,6 @@ MESSAGES = {
     "column.state": ("STATE", "状态"),
     "column.progress": ("PROGRESS", "进度"),
     "column.report": ("TOLD", "上次报告"),
-    "column.trouble": ("TROUBLE", "异常"),
     "column.next": ("NEXT", "下一步"),
     "word.running": ("running", "运行中"),
     "word.waiting": ("waiting", "等待中"),
@@ -754,6 +753,7 @@ MESSAGES = {
     "next.changed": ("changed: start", "已改动：需 start"),
     "next.look": ("look", "查看"),
     "since": ("since {time}", "始于 {time}"),
+    "status.trouble": ("! {kind} since {time}: {text}", "！{kind}，始于 {time}：{text}"),
     "status.keyless": ("no progress key: stalls cannot be seen", "没有进度键：无法发现停滞"),
     "status.broken": ("left out: {job}: {problem}", "未参与监控：{job}：{problem}"),
     "status.orphan": ("orphan: {job} runs, but is not in the config; {command}", "孤儿任务：{job} 在运行，但不在配置中；{command}"),
@@ -768,6 +768,42 @@ MESSAGES = {
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
     "explain.next": ("next by itself: {action}", "之后自动：{action}"),
+    # history: events, and the words that stand for facts in them
+    "event.told": ("told: {text}", "告知：{text}"),
+    "event.queued": ("queued, delay {delay}, by {by}", "入队（{by}），延迟 {delay}"),
+    "event.blocked": ("BLOCKED, queued by {by}", "BLOCKED，入队（{by}）"),
+    "event.start": ("start by {by}", "启动（{by}）"),
+    "event.stop": ("stop by {by}", "停止（{by}）"),
+    "event.resume": ("resumed, attempt {attempt}", "续跑，第 {attempt} 次"),
+    "event.started": ("started", "已启动"),
+    "event.start_failed": ("the start failed: {reason}", "启动失败：{reason}"),
+    "event.run": ("run by {by}: exit code {code}, {seconds}", "运行（{by}）：退出码 {code}，用时 {seconds}"),
+    "event.interrupted": ("interrupted; run once more: {again}", "运行被中断；再次运行：{again}"),
+    "event.approved": ("approved, digest {digest}, by {who}", "已批准，摘要 {digest}，{who}"),
+    "event.approval_refused": ("not approved: {why}; {who}", "未批准：{why}；{who}"),
+    "event.code_requested": ("code requested by {who}", "请求验证码，{who}"),
+    "event.revoked": ("approval revoked by {who}", "撤销批准，{who}"),
+    "event.refused": ("not run: {reason}; {who}", "未运行：{reason}；{who}"),
+    "event.write_begun": ("write begun, digest {digest}, by {who}", "写入开始，摘要 {digest}，{who}"),
+    "event.write_ended": ("write ended: exit code {code}", "写入结束：退出码 {code}"),
+    "event.write_outcome_unknown": ("the outcome of the write is unknown", "写入结果未知"),
+    "event.verification": ("verified by {by}: {result}", "验证（{by}）：{result}"),
+    "event.ack": ("acknowledged by {who}", "确认，{who}"),
+    "event.mute": ("muted by {who}", "静音，{who}"),
+    "event.unmute": ("unmuted by {who}", "解除静音，{who}"),
+    "event.not_delivered": ("not delivered: {error}", "未送达：{error}"),
+    "event.state_lost": ("the state was lost; moved to {aside}", "状态丢失；已移到 {aside}"),
+    "by.hand": ("hand", "人工"),
+    "by.queue": ("the queue", "队列"),
+    "by.schedule": ("the clock", "定时"),
+    "by.verify": ("run --verify", "run --verify 命令"),
+    "by.enqueue": ("enqueue", "enqueue 命令"),
+    "by.after": ("the end of {job}", "{job} 结束之后"),
+    "result.passed": ("passed", "通过"),
+    "result.failed": ("failed", "未通过"),
+    "result.pending": ("others are still to come", "其他验证未完成"),
+    "again.true": ("yes", "是"),
+    "again.false": ("no", "否"),
 }  # fmt: skip
 
 
@@ -2883,6 +2919,10 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
     return lines + ([f"… {len(progress) - limit}"] if len(progress) > limit else [])
 
 
+def job_label(name: str, job_id: str) -> str:
+    return name + (f" ({job_id})" if job_id not in ("", name) else "")
+
+
 def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
     """`🔴 ACTION REQUIRED · Nightly index (nightly)`."""
     telling = notify.telling
@@ -2894,7 +2934,7 @@ def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
         heading = "🔴 ACTION REQUIRED" if notify.kind in ("stopped", "blocked") else "🔴 ALERT"
     else:
         heading = "🟡 " + say(lang, "headline.warn" if notify.rank == WARN else "headline.notice")
-    return f"{heading} · {job_name}" + (f" ({job_id})" if job_id not in ("", job_name) else "")
+    return f"{heading} · {job_label(job_name, job_id)}"
 
 
 def look_lines(lang: str, notify: Notify) -> list:
@@ -2991,7 +3031,7 @@ def digest_facts(lang: str, item: Summary, trouble: float) -> list:
         (counts["resume"] or item.memory.attempts, "digest.resumes", {"count": counts["resume"], "attempts": item.memory.attempts}),
         (item.memory.gave_up_at, "digest.gave_up", {}),
         (counts["completed"], "digest.completed", {"count": counts["completed"]}),
-        (item.spans, "digest.trouble", {"for": duration_text(trouble)}),
+        (item.spans, "digest.trouble", {"for": duration_text(int(trouble))}),
     )
     progress = ", ".join(progress_lines(item.progress, item.memory.digest_progress)[:3])
     return [say(lang, key, **holes) for holds, key, holes in facts if holds] + [text for text in (bar(item.progress), progress) if text]
@@ -3003,8 +3043,8 @@ def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
     rank, trouble, failed = badness(item, since_at, now)
     seen, seen_at = last_seen(memory)
     state = say(lang, "word." + word_of_state(job, memory, item.gate, seen, now))
-    state += f" {duration_text(now - seen_at)}" if job.kind == LONG_READ else ""
-    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(now - began)}" for kind, began, _ in open_troubles(memory))
+    state += f" {duration_text(int(now - seen_at))}" if job.kind == LONG_READ else ""
+    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - began))}" for kind, began, _ in open_troubles(memory))
     mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
     first = f"{mark} {one_line(job.name, 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
     return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
@@ -3032,6 +3072,18 @@ def cut_columns(line: str, limit: int) -> str:
     while display_width(line) > limit - 1:
         line = line[:-1]
     return line + "…"
+
+
+def folded(text: str, limit: int, margin: str) -> list:
+    """`text` as lines of `limit` columns, all but the first behind `margin`; cut at blanks where there are any."""
+    lines = []
+    while display_width(text) > limit:
+        head = cut_columns(text, limit + 1)[:-1]
+        at = head.rfind(" ", len(head) // 2) if text[len(head)] != " " else len(head)
+        at = at if at > 0 else len(head)
+        lines.append(text[:at])
+        text = margin + text[at:].strip()
+    return [*lines, text]
 
 
 # ------ the threshold: everything below may touch clock, files, processes and network ------
@@ -3149,6 +3201,10 @@ class Clock:
         """`HH:MM`, with the date when it is not within half a day."""
         near = abs(time.time() - at) < 12 * HOUR
         return time.strftime("%H:%M" if near else "%Y-%m-%d %H:%M", self.local(at))
+
+    def short_text(self, at: float) -> str:
+        """`HH:MM`, with month and day when it is not within half a day."""
+        return self.text(at)[-11:]
 
     def full_text(self, at: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", self.local(at))
@@ -6640,45 +6696,62 @@ def progress_words(site: Site, look: Optional[Observation]) -> str:
     if look is None or look.problem:
         return phrase_text(site.lang, look.problem) if look and look.problem else ""
     is_keyless = look.state == RUNNING and not look.key
-    return bar(look.progress) or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+    share = " ".join(reversed(bar(look.progress).split()))  # the number first: it is what must stay
+    return share or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+
+
+ID_COLUMNS = 24  # a longer id has a line of its own
+PIPED_COLUMNS = 100  # of a line where there is no terminal
 
 
 def status_cells(site: Site, row: Row) -> list:
-    memory = row.memory
-    troubles = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(item.since_at))}" for kind, item in open_incidents(memory)]
-    told_at = memory.reported_at or memory.ran_at
+    """The cells of one job, the progress last: it gives way where room is short."""
+    told_at = row.memory.reported_at or row.memory.ran_at
     return [
-        cut_columns(row.job.id, 24),
+        row.job.id if display_width(row.job.id) <= ID_COLUMNS else "",
         state_word(site, row),
-        cut_columns(one_line(progress_words(site, row.look), 60), 30) or "-",
-        site.clock.text(told_at) if told_at else "-",
-        next_text(site, row, site.clock.text),
-        ", ".join(troubles) or "-",
+        site.clock.short_text(told_at) if told_at else "-",
+        next_text(site, row, site.clock.short_text),
+        one_line(progress_words(site, row.look), 60) or "-",
     ]
 
 
-def terminal_width() -> int:
-    """Columns of the terminal; 0 = no terminal, lines stay whole."""
+def columns_shown() -> tuple:
+    """(columns of a line, whether to colour it); both are steady where there is no terminal."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+        is_terminal = sys.stdout.isatty()
+        return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
     except (OSError, ValueError):
-        return 0
+        return PIPED_COLUMNS, False
 
 
-def colored(line: str, row: Row) -> str:
-    """The line of a job in trouble in red or yellow."""
-    ranks = [incident.rank for _, incident in open_incidents(row.memory)]
+def job_lines(site: Site, row: Row, line: str, width: int) -> list:
+    """The line of a job in the table; above it an id that is too long, below it each trouble."""
+    lines = [line] if line[:1].strip() else [row.job.id, line]
+    for kind, since_at, _ in open_troubles(row.memory):
+        incident = row.memory.incidents.get(kind) or Incident(key=kind)
+        words = one_line(say(site.lang, incident.key, **incident.facts))
+        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(since_at), text=words)
+        lines += folded("  " + text, max(width, 40), "    ")
+    return lines
+
+
+def colored(lines: list, row: Row) -> list:
+    """The lines of a job in trouble in red or yellow."""
+    ranks = [rank for _, _, rank in open_troubles(row.memory)]
     color = 31 if max(ranks, default=0) >= ALERT else 33
-    return f"\x1b[{color}m{line}\x1b[0m" if ranks else line
+    return [f"\x1b[{color}m{line}\x1b[0m" for line in lines] if ranks else lines
 
 
 def status_lines(site: Site, state: State, rows: list) -> list:
     """The table, then what else a person should know."""
-    head = [site.say("column." + name) for name in ("job", "state", "progress", "report", "next", "trouble")]
-    width = terminal_width()
-    lines = table([head, *(status_cells(site, row) for row in rows)], width)
-    if width and not os.environ.get("NO_COLOR"):
-        lines[1:] = map(colored, lines[1:], rows)
+    head = [site.say("column." + name) for name in ("job", "state", "report", "next", "progress")]
+    width, has_color = columns_shown()
+    first, *others = table([head, *(status_cells(site, row) for row in rows)], width)
+    lines = [first]
+    for row, line in zip(rows, others):
+        mine = job_lines(site, row, line, width)
+        lines += colored(mine, row) if has_color else mine
     lines += [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
     lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in orphans(site, state)]
     waiting = [one_line(str(entry.get("jobId")), 40) for entry in state.queue if is_waiting(entry)]
@@ -6751,11 +6824,29 @@ def do_explain(site: Site, args: Any) -> int:
 # ---- history, logs
 
 
-def history_line(site: Site, item: dict) -> str:
-    others = {key: value for key, value in item.items() if key not in ("at", "event", "job") and value not in ("", None)}
-    facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in others.items())
-    line = f"{site.clock.full_text(item['at'])}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}"
-    return line + (f"  ({facts})" if facts else "")
+FACT_ROWS = {"reason": "", "by": "by.", "result": "result.", "again": "again."}  # facts that are words, and where their rows begin
+
+
+def fact_words(site: Site, name: str, value: Any) -> str:
+    """A fact of a history record in the person's language, as short as it is still told."""
+    row = FACT_ROWS.get(name, "?") + number_text(value)
+    if row in MESSAGES:
+        return site.say(row).rstrip("-:： ")  # a record does not keep the facts of a reason
+    if name == "by" and str(value).startswith("after "):
+        return site.say("by.after", job=value[6:])
+    if name in ("seconds", "delay") and is_number(value):
+        return duration_text(value)
+    return "" if value is None else str(value)[:12] if name == "digest" else one_line(str(value), 300)
+
+
+def history_line(site: Site, item: dict, job_columns: int, width: int) -> str:
+    """One record on one line; an event of another version as it stands."""
+    row, job_id = f"event.{item.get('event')}".replace(" ", "_"), str(item.get("job") or "")
+    facts = {name: fact_words(site, name, value) for name, value in {"reason": item.get("code"), **item}.items()}
+    words = site.say(row, **facts) if row in MESSAGES else one_line(json.dumps(item, ensure_ascii=False), 300)
+    words = words.replace(f" · {job_label(name_of_job(site, job_id), job_id)} ", " · ", 1) if job_id else words  # it stands before them
+    job = pad(cut_columns(job_id or "-", job_columns), job_columns) + "  " if job_columns else ""
+    return cut_columns(f"{site.clock.full_text(item['at'])[5:]}  {job}{words}", width)
 
 
 @typed(
@@ -6769,9 +6860,10 @@ def history_line(site: Site, item: dict) -> str:
 def do_history(site: Site, args: Any) -> int:
     """What happened: starts, runs, approvals, incidents, messages."""
     since = site.clock.now().at - args.since
-    for item in history_records(site.store.history_path):
-        if item["at"] >= since and (not args.job or item.get("job") == args.job):
-            print(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item))
+    items = [item for item in history_records(site.store.history_path) if item["at"] >= since and args.job in (None, item.get("job"))]
+    job_columns = 0 if args.job else min(20, max((display_width(str(item.get("job") or "-")) for item in items), default=0))
+    width, _ = columns_shown()
+    put(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item, job_columns, width) for item in items)
     return DONE
 
 
