@@ -668,6 +668,22 @@ class TestTheProcess(Commands):
                     self.assertIsInstance(home.state, dict)
                     home.clear_away()
 
+    def test_a_signal_in_the_moment_of_a_start_does_not_lose_the_child(self):
+        home = Installation(self, check("c", "sleep 60"))
+
+        def interrupt_at_once():
+            spawn = ops.spawn
+
+            def spawn_interrupted(*args):
+                pid = spawn(*args)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return pid
+
+            ops.spawn = spawn_interrupted
+
+        self.assertEqual(home.call("run", "c", bend=interrupt_at_once)[:3], (143, "", ""))
+        self.assertEqual(home.processes(), [])
+
     def test_an_interrupted_real_process_exits_130(self):
         home = Installation(self, check("c", "echo x >> begun; exec sleep 60"))
         process = home.real("run", "c")
