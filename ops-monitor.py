@@ -6844,10 +6844,10 @@ def fact_words(site: Site, name: str, value: Any) -> str:
 
 
 def history_line(site: Site, item: dict, job_columns: int, width: int) -> str:
-    """One record on one line; an event of another version as it stands."""
+    """One record on one line."""
     row, job_id = f"event.{item.get('event')}".replace(" ", "_"), str(item.get("job") or "")
-    facts = {name: fact_words(site, name, value) for name, value in {"reason": item.get("code"), **item}.items()}
-    words = site.say(row, **facts) if row in MESSAGES else one_line(json.dumps(item, ensure_ascii=False), 300)
+    facts = {name: value for name, value in {"reason": item.get("code"), **item}.items() if name not in ("at", "event", "job")}
+    words = say(site.lang, row, **{name: fact_words(site, name, value) for name, value in facts.items()})
     words = words.replace(f" · {job_label(name_of_job(site, job_id), job_id)} ", " · ", 1) if job_id else words  # it stands before them
     job = pad(cut_columns(job_id or "-", job_columns), job_columns) + "  " if job_columns else ""
     return cut_columns(f"{site.clock.full_text(item['at'])[5:]}  {job}{words}", width)
