@@ -58,7 +58,7 @@ import select
 import signal
 import stat
 import time
-from collections import namedtuple
+from collections import Counter, namedtuple
 
 TYPE_CHECKING = False  # type checkers read the first branch; `typing` costs 8 ms of each start for these records
 if TYPE_CHECKING:
@@ -210,8 +210,10 @@ class Memory(NamedTuple):
     muted_at: float = 0.0  # messages are held from here …
     muted_for: float = 0.0  # … for this long, in seconds
     muted_count: int = 0  # messages held so far
-    flips: list = []  # times within the last hour at which an incident opened or closed
+    flips: list = []  # times within the last day at which an incident opened or closed, the latest 13
     flapping_at: float = 0.0  # told as flapping since; 0 = it is not
+    digest_at: float = 0.0  # the monitor's own: when the last daily digest was told; 0 = no digestAt, or not one yet
+    digest_progress: dict = {}  # progress told in that digest, for the difference; absent without digestAt
     left_at: float = 0.0  # first tick that did not find the job in the config
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
@@ -555,12 +557,14 @@ MESSAGES = {
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
     "state.unreadable": ("{path} cannot be read: nothing that was remembered is shown; the next tick moves it aside", "{path} 无法读取：以下不含任何记忆内容；下一次 tick 会把它移开"),
     "undelivered": ("messages cannot be delivered: {problem}", "消息无法送达：{problem}"),
+    "after_tick": ("the tick was good, monitor.afterTick was not: {why}", "tick 正常，但 monitor.afterTick 失败：{why}"),
     "name.monitor": ("ops-monitor itself", "监控程序自身"),
     # parts of a section
     "headline.warn": ("WARNING", "注意"),
     "headline.notice": ("note", "提示"),
     "headline.routine": ("running", "运行中"),
     "headline.muted": ("unmuted", "静音结束"),
+    "headline.digest": ("daily digest", "每日摘要"),
     "state.running": ("running", "运行中"),
     "state.running_pid": ("running, pid {pid}", "运行中，pid {pid}"),
     "state.waiting": ("running, waiting on purpose", "运行中，主动等待"),
@@ -618,6 +622,21 @@ MESSAGES = {
     "report.nothing_new": ("nothing new to report", "没有新内容"),
     "look.older": ("a newer look has been judged", "已有更新的查看结果"),
     "muted": ("muted: messages are counted, not told", "静音中：消息只计数，不告知"),
+    # the daily digest, and reasons for it
+    "digest": ("since {time} · jobs: {jobs} · in trouble now: {count}\n{lines}", "自 {time} · 任务：{jobs} · 目前异常：{count}\n{lines}"),
+    "digest.open": ("open: {what}", "未解决：{what}"),
+    "digest.runs": ("runs: {runs}, failed: {failed}", "运行：{runs}，失败：{failed}"),
+    "digest.verified": ("verified: {count}", "通过验证：{count}"),
+    "digest.resumes": ("resumed: {count}, attempts in a row now: {attempts}", "续跑：{count}，目前连续：{attempts}"),
+    "digest.gave_up": ("gave up; waits for start", "已放弃；等待 start"),
+    "digest.completed": ("completed: {count}", "完成：{count}"),
+    "digest.trouble": ("in trouble: {for} in all", "异常累计 {for}"),
+    "digest.disabled": ("disabled: {count}", "未启用：{count}"),
+    "digest.broken": ("left out because of errors in the config: {count}", "因配置有错未参与监控：{count}"),
+    "digest.partial": ("the history begins at {time}: what was before is not counted", "历史记录始于 {time}，此前的未计入"),
+    "digest.first": ("its first time has not come", "首次时间未到"),
+    "digest.told": ("told", "已告知"),
+    "digest.now": ("due now", "应立即发送"),
     # reasons: one-shot reads
     "run.good": ("the run was good", "运行正常"),
     "run.failed": ("the run failed", "运行失败"),
@@ -727,7 +746,6 @@ MESSAGES = {
     "column.state": ("STATE", "状态"),
     "column.progress": ("PROGRESS", "进度"),
     "column.report": ("TOLD", "上次报告"),
-    "column.trouble": ("TROUBLE", "异常"),
     "column.next": ("NEXT", "下一步"),
     "word.running": ("running", "运行中"),
     "word.waiting": ("waiting", "等待中"),
@@ -753,6 +771,7 @@ MESSAGES = {
     "next.changed": ("changed: start", "已改动：需 start"),
     "next.look": ("look", "查看"),
     "since": ("since {time}", "始于 {time}"),
+    "status.trouble": ("! {kind} since {time}: {text}", "！{kind}，始于 {time}：{text}"),
     "status.keyless": ("no progress key: stalls cannot be seen", "没有进度键：无法发现停滞"),
     "status.broken": ("left out: {job}: {problem}", "未参与监控：{job}：{problem}"),
     "status.orphan": ("orphan: {job} runs, but is not in the config; {command}", "孤儿任务：{job} 在运行，但不在配置中；{command}"),
@@ -767,6 +786,42 @@ MESSAGES = {
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
     "explain.next": ("next by itself: {action}", "之后自动：{action}"),
+    # history: events, and the words that stand for facts in them
+    "event.told": ("told: {text}", "告知：{text}"),
+    "event.queued": ("queued, delay {delay}, by {by}", "入队（{by}），延迟 {delay}"),
+    "event.blocked": ("BLOCKED, queued by {by}", "BLOCKED，入队（{by}）"),
+    "event.start": ("start by {by}", "启动（{by}）"),
+    "event.stop": ("stop by {by}", "停止（{by}）"),
+    "event.resume": ("resumed, attempt {attempt}", "续跑，第 {attempt} 次"),
+    "event.started": ("started", "已启动"),
+    "event.start_failed": ("the start failed: {reason}", "启动失败：{reason}"),
+    "event.run": ("run by {by}: exit code {code}, {seconds}", "运行（{by}）：退出码 {code}，用时 {seconds}"),
+    "event.interrupted": ("interrupted; run once more: {again}", "运行被中断；再次运行：{again}"),
+    "event.approved": ("approved, digest {digest}, by {who}", "已批准，摘要 {digest}，{who}"),
+    "event.approval_refused": ("not approved: {why}; {who}", "未批准：{why}；{who}"),
+    "event.code_requested": ("code requested by {who}", "请求验证码，{who}"),
+    "event.revoked": ("approval revoked by {who}", "撤销批准，{who}"),
+    "event.refused": ("not run: {reason}; {who}", "未运行：{reason}；{who}"),
+    "event.write_begun": ("write begun, digest {digest}, by {who}", "写入开始，摘要 {digest}，{who}"),
+    "event.write_ended": ("write ended: exit code {code}", "写入结束：退出码 {code}"),
+    "event.write_outcome_unknown": ("the outcome of the write is unknown", "写入结果未知"),
+    "event.verification": ("verified by {by}: {result}", "验证（{by}）：{result}"),
+    "event.ack": ("acknowledged by {who}", "确认，{who}"),
+    "event.mute": ("muted by {who}", "静音，{who}"),
+    "event.unmute": ("unmuted by {who}", "解除静音，{who}"),
+    "event.not_delivered": ("not delivered: {error}", "未送达：{error}"),
+    "event.state_lost": ("the state was lost; moved to {aside}", "状态丢失；已移到 {aside}"),
+    "by.hand": ("hand", "人工"),
+    "by.queue": ("the queue", "队列"),
+    "by.schedule": ("the clock", "定时"),
+    "by.verify": ("run --verify", "run --verify 命令"),
+    "by.enqueue": ("enqueue", "enqueue 命令"),
+    "by.after": ("the end of {job}", "{job} 结束之后"),
+    "result.passed": ("passed", "通过"),
+    "result.failed": ("failed", "未通过"),
+    "result.pending": ("others are still to come", "其他验证未完成"),
+    "again.true": ("yes", "是"),
+    "again.false": ("no", "否"),
 }  # fmt: skip
 
 
@@ -2108,9 +2163,14 @@ def first_reason(*questions: tuple) -> Reason:
     return next(Reason(*question[1:]) for question in questions if question[0])
 
 
+def minute_of_day(text: str) -> int:
+    """`08:30` -> 510."""
+    return int(text[:2]) * 60 + int(text[3:])
+
+
 def quiet_left(policy: Any, minute: int) -> float:
     """Seconds of quiet hours still to come; 0 outside them."""
-    start, end = (int(text[:2]) * 60 + int(text[3:]) for text in policy.quiet_hours)
+    start, end = map(minute_of_day, policy.quiet_hours)
     is_inside = (minute - start) % 1440 < (end - start) % 1440
     return (end - minute) % 1440 * MINUTE if is_inside else 0.0
 
@@ -2406,7 +2466,7 @@ LONG_QUESTIONS = {"unknown": find_unknown, "stopped": find_stopped, "stalled": f
 
 TELLINGS = {"incident." + telling: telling for telling in ("opened", "worse", "changed", "reminder", "resolved")}
 FORGOTTEN: dict = {"worse": {"reminders": 0, "acked_at": 0.0}, "changed": {"acked_at": 0.0}}  # what starts over with a telling
-FLIPS_AN_HOUR = 6  # openings and closings of one job that are told one by one
+FLIPS_AN_HOUR, FLIPS_A_DAY = 6, 12  # openings and closings of one job that are told one by one
 
 
 def finding_text(finding: Finding) -> str:
@@ -2476,11 +2536,20 @@ def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     return memory._replace(inherited_at=0.0, incidents=incidents)
 
 
-def judge_flapping(decision: Decision, now: Instant) -> Decision:
+def flips_since(flips: list, since_at: float, now: Instant) -> list:
+    return [at for at in flips if is_number(at) and since_at < at <= now.at]
+
+
+def flips_too_often(flips: list, has_turned: bool, now: Instant) -> bool:
+    """Whether a job flaps from now on.  What is told late, in the morning or once it has settled, has turned before."""
+    return len(flips_since(flips, now.at - HOUR, now)) > FLIPS_AN_HOUR or has_turned and len(flips) > FLIPS_A_DAY
+
+
+def judge_flapping(decision: Decision, flaps: bool, now: Instant) -> Decision:
     """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
     memory = decision.memory
-    begins = not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR
-    if not begins and (memory.flips or not memory.flapping_at):
+    begins = flaps and not memory.flapping_at
+    if not begins and (flips_since(memory.flips, now.at - HOUR, now) or not memory.flapping_at):
         return decision
     telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
     effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
@@ -2494,7 +2563,7 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         return Decision(memory, (), dict.fromkeys(findings, Reason("incident.none")))
     hold = quiet_left(policy, now.minute)
     incidents, effects, reasons = dict(memory.incidents), [], {}
-    flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
+    flips, flaps = flips_since(memory.flips, now.at - DAY, now), bool(memory.flapping_at)
     for kind, finding in findings.items():
         before = incidents.pop(kind, None)
         after, reason = judge_incident(before, finding, policy, now, hold)
@@ -2502,8 +2571,9 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         turned = bool(before and before.opened_at) != bool(after and after.opened_at)
         seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
         if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
-            flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
-        if telling and (memory.flapping_at or len(flips) > FLIPS_AN_HOUR):  # it happens, and nothing is said of it
+            flips = [*flips, round(now.at, 3)][-FLIPS_A_DAY - 1 :]
+            flaps = flaps or flips_too_often(flips, turned, now)
+        if telling and flaps:  # it happens, and nothing is said of it
             telling, reason = "", Reason("incident.flapping")
         if telling:
             said = finding or Finding(kind, NOTICE, Phrase(before.key, before.facts))
@@ -2511,7 +2581,7 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         if after:
             incidents[kind] = told(after, finding, now, telling) if telling else after
         reasons[kind] = reason
-    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), now)
+    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), flaps, now)
 
 
 def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
@@ -2646,6 +2716,17 @@ def is_overdue(gate: Gate, now: float) -> bool:
     return gate.verify == "pending" and now >= gate.run_ended_at + gate.verify_for
 
 
+def is_approved(gate: Gate, now: float) -> bool:
+    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
+
+
+def gate_word(gate: Gate, now: float) -> str:
+    """The word of a write's gate where it says more than its last exit code; '' else."""
+    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
+    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed", "other": "verify_failed"}.get(gate.verify))
+    return word or ("approved" if is_approved(gate, now) else "")
+
+
 def left_to_verify(gate: Gate) -> dict:
     """The fact that names the verification jobs which stand in the way."""
     return {"jobs": ", ".join(map(str, gate.verify != "pending" and gate.verify_failed or gate.verify_left))}
@@ -2757,6 +2838,93 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     return hold_muted(Decision(memory, effects, decision.reasons), now)
 
 
+# ---- the daily digest
+
+DIGEST_GAP = 12 * HOUR  # between two digests at least
+CLOCK_SHIFT = 2 * HOUR  # no change to or from summer time is larger
+
+
+def last_digest_time(wanted: str, now: Instant) -> float:
+    """When the wall clock last showed the minute `wanted`, if it has not been changed since."""
+    return now.at - now.at % MINUTE - (now.minute - minute_of_day(wanted)) % 1440 * MINUTE
+
+
+def digest_reason(wanted: str, last_at: float, now: Instant) -> Reason:
+    """Why the daily digest is, or is not, told at this moment.  A missed one comes late, once."""
+    time_at = last_digest_time(wanted, now)
+    is_told = time_at < last_at + CLOCK_SHIFT
+    return first_reason(
+        (not last_at and now.at - time_at >= MINUTE, "digest.first", time_at + DAY),
+        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + DAY * is_told, last_at + DIGEST_GAP)),
+        (True, "digest.now"),
+    )
+
+
+class Summary(NamedTuple):
+    """One job in the digest, and what history tells of it since the last one."""
+
+    job: Any
+    memory: Memory
+    gate: Gate
+    progress: dict  # at this tick's look
+    counts: Counter = Counter()  # of events and tellings
+    spans: Iterable[tuple] = ()  # (began, ended) of each trouble that is over
+
+
+def days_of(records: Iterable[dict], since_at: float) -> dict:
+    """Job id -> (counts, spans) of a Summary, from records of the history file, in which anything may be missing."""
+    days: dict = {}
+    began: dict = {}  # trouble that has been told -> when first
+    for item in records:
+        counts, spans = days.setdefault(str(item.get("job")), (Counter(), []))
+        what, about = str(item.get("telling" if item.get("event") == "told" else "event")), f"{item.get('job')} {item.get('kind')}"
+        counts[what] += 1
+        if what in ("run", "write ended"):
+            counts["failed"] += item.get("code") != 0
+        elif what == "verification":
+            counts["verified"] += item.get("result") == "passed"
+        elif what in ("opened", "worse", "changed", "reminder", "autorun"):
+            began.setdefault(about, item["at"])
+        elif what == "resolved":
+            spans.append((began.pop(about, since_at), item["at"]))
+    return days
+
+
+def open_troubles(memory: Memory) -> list:
+    """(kind, since, rank) of what is wrong with a job, the worst first; that it flaps is one of them."""
+    found = [(kind, incident.since_at, incident.rank) for kind, incident in open_incidents(memory)]
+    return found + ([("flapping", memory.flapping_at, WARN)] if memory.flapping_at else [])
+
+
+def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
+    """Seconds since the last digest in which something was wrong with a job."""
+    total, counted_to = 0.0, since_at
+    for began, ended in sorted([*item.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
+        total += max(0.0, ended - max(began, counted_to))
+        counted_to = max(counted_to, ended)
+    return total
+
+
+def badness(item: Summary, since_at: float, now: float) -> tuple:
+    """What comes first in a digest: open trouble, then time in trouble, then failed runs."""
+    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
+
+
+def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -> str:
+    """The word for the state of a job; `seen` is what a look at a long one saw."""
+    if job.kind == LONG_READ:
+        return "held" if memory.held_at and seen in (STOPPED, IDLE) else seen
+    word = gate_word(gate, now) if job.kind == WRITE else ""
+    return word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
+
+
+def last_seen(memory: Memory) -> tuple:
+    """(state of a long job as its latest look saw it, since when)."""
+    if memory.last_look == UNKNOWN or not memory.state:
+        return UNKNOWN, memory.incidents.get("unknown", Incident()).since_at or memory.looked_at
+    return "waiting" if memory.last_look == "waiting" and memory.state == RUNNING else memory.state, memory.state_at
+
+
 # ==== VOICE ==============================================================
 # Decisions as text: sections, messages, tables.  It changes nothing and knows no clock; the time of
 # day comes in as a function.
@@ -2766,6 +2934,8 @@ MESSAGE_LIMIT = 4000
 MESSAGES_A_TICK = 5
 LATE_AFTER = 120.0  # seconds after which a message says when it happened
 HEADINGS = {"resolved": "🟢 RESOLVED", "autorun": "🔁 AUTORUN", "completed": "✅ COMPLETED"}
+MARKS = {"routine": "▶️ ", "muted": "🔈 ", "digest": "📋 "}
+DIGEST_LIMIT = SECTION_LIMIT - 400  # UTF-16 units: room for the headline, and for what a late message says of itself
 
 
 class Message(NamedTuple):
@@ -2801,18 +2971,22 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
     return lines + ([f"… {len(progress) - limit}"] if len(progress) > limit else [])
 
 
+def job_label(name: str, job_id: str) -> str:
+    return name + (f" ({job_id})" if job_id not in ("", name) else "")
+
+
 def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
     """`🔴 ACTION REQUIRED · Nightly index (nightly)`."""
     telling = notify.telling
     if telling in HEADINGS:
         heading = HEADINGS[telling]
-    elif telling in ("routine", "muted"):
-        heading = ("▶️ " if telling == "routine" else "🔈 ") + say(lang, "headline." + telling)
+    elif telling in MARKS:
+        heading = MARKS[telling] + say(lang, "headline." + telling)
     elif notify.rank >= ALERT:
         heading = "🔴 ACTION REQUIRED" if notify.kind in ("stopped", "blocked") else "🔴 ALERT"
     else:
         heading = "🟡 " + say(lang, "headline.warn" if notify.rank == WARN else "headline.notice")
-    return f"{heading} · {job_name}" + (f" ({job_id})" if job_id not in ("", job_name) else "")
+    return f"{heading} · {job_label(job_name, job_id)}"
 
 
 def look_lines(lang: str, notify: Notify) -> list:
@@ -2907,6 +3081,49 @@ def bar(progress: dict) -> str:
     return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
 
 
+def digest_facts(lang: str, item: Summary, trouble: float) -> list:
+    """What ran, failed, went on and came to its end since the last digest; nothing where nothing did."""
+    counts, runs = item.counts, item.counts["run"] + item.counts["write ended"]
+    facts: tuple = (
+        (runs or item.job.kind == CHECK and item.job.policy.every_seconds, "digest.runs", {"runs": runs, "failed": counts["failed"]}),
+        (counts["verified"], "digest.verified", {"count": counts["verified"]}),
+        (counts["resume"] or item.memory.attempts, "digest.resumes", {"count": counts["resume"], "attempts": item.memory.attempts}),
+        (item.memory.gave_up_at, "digest.gave_up", {}),
+        (counts["completed"], "digest.completed", {"count": counts["completed"]}),
+        (item.spans, "digest.trouble", {"for": duration_text(int(trouble))}),
+    )
+    progress = ", ".join(progress_lines(item.progress, item.memory.digest_progress)[:3])
+    return [say(lang, key, **holes) for holds, key, holes in facts if holds] + [text for text in (bar(item.progress), progress) if text]
+
+
+def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
+    """One job in the digest: its state and what is open; below it, where there is any, what it did."""
+    job, memory = item.job, item.memory
+    rank, trouble, failed = badness(item, since_at, now)
+    seen, seen_at = last_seen(memory)
+    state = say(lang, "word." + word_of_state(job, memory, item.gate, seen, now))
+    state += f" {duration_text(int(now - seen_at))}" if job.kind == LONG_READ else ""
+    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - began))}" for kind, began, _ in open_troubles(memory))
+    mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
+    first = f"{mark} {one_line(job.name, 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
+    return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
+
+
+def digest_text(lang: str, items: list, since_at: float, now: float, notes: list) -> str:
+    """The jobs of a digest, the worst first, as many as there is room for; the others are counted."""
+    items = sorted(items, key=lambda item: badness(item, since_at, now), reverse=True)
+    lines: list = []
+    room = DIGEST_LIMIT - utf16_length("\n".join(notes))
+    for item in items:
+        lines.append(digest_lines(lang, item, since_at, now))
+        room -= utf16_length(lines[-1]) + 1
+        if room < 0:
+            left = len(items) - len(lines) + 1
+            lines[-1] = say(lang, "line.more", count=left, command="ops-monitor.py status")
+            break
+    return "\n".join(lines + notes)
+
+
 def cut_columns(line: str, limit: int) -> str:
     """`line` cut to `limit` display columns."""
     if display_width(line) <= limit:
@@ -2914,6 +3131,18 @@ def cut_columns(line: str, limit: int) -> str:
     while display_width(line) > limit - 1:
         line = line[:-1]
     return line + "…"
+
+
+def folded(text: str, limit: int, margin: str) -> list:
+    """`text` as lines of `limit` columns, all but the first behind `margin`; cut at blanks where there are any."""
+    lines = []
+    while display_width(text) > limit:
+        head = cut_columns(text, limit + 1)[:-1]
+        at = head.rfind(" ", len(head) // 2) if text[len(head)] != " " else len(head)
+        at = at if at > 0 else len(head)
+        lines.append(text[:at])
+        text = margin + text[at:].strip()
+    return [*lines, text]
 
 
 # ------ the threshold: everything below may touch clock, files, processes and network ------
@@ -3031,6 +3260,10 @@ class Clock:
         """`HH:MM`, with the date when it is not within half a day."""
         near = abs(time.time() - at) < 12 * HOUR
         return time.strftime("%H:%M" if near else "%Y-%m-%d %H:%M", self.local(at))
+
+    def short_text(self, at: float) -> str:
+        """`HH:MM`, with month and day when it is not within half a day."""
+        return self.text(at)[-11:]
 
     def full_text(self, at: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", self.local(at))
@@ -3218,7 +3451,7 @@ def home_directory(env: dict) -> str:
         return "/"
 
 
-def own_command() -> str:
+def script_command() -> str:
     """How a person calls this very file in a shell."""
     path, home = os.path.abspath(__file__), home_directory(dict(os.environ)).rstrip("/")
     return "python3 " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
@@ -3261,6 +3494,24 @@ def wait_lock(path: str, seconds: float) -> Optional[int]:
 
 STATE_LOCK_WAIT = 20.0  # transactions take milliseconds; a holder that takes longer is stopped or swapped out
 HISTORY_LIMIT = 4 << 20
+
+
+def history_records(path: str) -> Iterator[dict]:
+    """The records of both history files, the oldest first; lines that are torn are left out.  OSError as `open` has it."""
+    for name in (path + ".1", path):
+        try:
+            with open(name, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * HISTORY_LIMIT))
+                lines = file.read(2 * HISTORY_LIMIT).splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(item, dict) and is_number(item.get("at")):
+                yield item
 
 
 class Store:
@@ -3436,6 +3687,7 @@ class Command(NamedTuple):
     patterns: tuple = ()  # attention patterns to look for in everything it prints
     log: str = ""  # file that gets its output instead of us
     stdin: bytes = b""
+    is_strict: bool = False  # KILL at the timeout, without TERM and a moment; what it leaves behind ends with it
 
 
 def child_environment(env: dict, home: str, declared: dict) -> dict:
@@ -3673,15 +3925,17 @@ class Pool:
                 self.poll.register(self.bell[0], select.POLLIN)
             self._connect(child, files)
             env = {**command.env, RUN_MARK: command.marker} if command.marker else command.env
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # between its start and our knowing of it nothing may end us
-            child.pid = spawn(command.argv, command.cwd, env, files)
-            self.children[child.pid] = child
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # else an interruption here loses the child
+            try:
+                child.pid = spawn(command.argv, command.cwd, env, files)
+                self.children[child.pid] = child
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except (OSError, ValueError) as error:
             self._close(*child.open_files)
             self.finished.append((token, Outcome(child.began, self.now(), failure=spawn_failure(error, command))))
         for fd in {ours for _, ours in files}:
             os.close(fd)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
     def _connect(self, child: Child, files: list) -> None:
         """Add to `files` what the child gets: (its descriptor, ours, which is closed once it has it)."""
@@ -3756,7 +4010,7 @@ class Pool:
 
     def _time_out(self, child: Child) -> None:
         """TERM the first time, KILL the second."""
-        self._end(child, signal.SIGKILL if child.signals else signal.SIGTERM)
+        self._end(child, signal.SIGKILL if child.signals or child.command.is_strict else signal.SIGTERM)
         child.signals += 1
         child.deadline = time.monotonic() + GRACE
 
@@ -3770,7 +4024,7 @@ class Pool:
         self._close(*child.open_files)
         del self.children[child.pid]
         has_timed_out = child.signals > 0
-        if has_timed_out:
+        if has_timed_out or child.command.is_strict:
             self._end(child, signal.SIGKILL)
         lines = [line for stream in child.streams if stream.attention for line in stream.attention.end()]
         out, err = child.streams
@@ -4200,6 +4454,7 @@ class Site:
         self.call = ("ops-monitor.py", "")  # how a person calls this program: before and after the command
         self.sent = 0  # messages of this tick
         self.called_openclaw = False  # in this tick: it takes up to 90 s
+        self.progress: dict = {}  # job id -> progress at this tick's look
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
         self.config_risk = ""  # why writes must not be run from this config: others could have written it
@@ -4659,6 +4914,7 @@ def resume_job(site: Site, job: Any) -> Flow:
 def watch_job(site: Site, job: Any) -> Flow:
     """A tick's work on one long job."""
     look = yield from look_at(site, job)
+    site.progress[job.id] = look.progress
     decision = yield Change(lambda state: settle_look(site, state, job, look))
     if is_resuming(decision):
         yield from resume_job(site, job)
@@ -4953,6 +5209,59 @@ def watch_write(site: Site, job: Any) -> Flow:
     yield Change(apply)
 
 
+# ---- the daily digest
+
+
+def read_days(site: Site, since_at: float) -> tuple:
+    """(what `days_of` gives, since when the history reaches back; 0.0 = far enough)."""
+    path = site.store.history_path
+    try:
+        oldest = next((item["at"] for item in history_records(path)), since_at)
+        days = days_of((item for item in history_records(path) if item["at"] >= since_at), since_at)
+        return days, oldest if oldest > since_at and os.path.exists(path + ".1") else 0.0
+    except OSError:  # a digest without it is better than none
+        return {}, site.clock.now().at
+
+
+def settle_digest(site: Site, state: State, days: dict, known_from: float) -> None:
+    """Tell the daily digest if it still is due, and remember when, and where each job stood."""
+    now, own, jobs = site.clock.now(), state.own_memory(), site.config.jobs.values()
+    if digest_reason(site.config.monitor.digest_at, own.digest_at, now).key != "digest.now":
+        state.remember_own(own._replace(digest_at=own.digest_at or last_digest_time(site.config.monitor.digest_at, now)))
+        return
+    since_at = own.digest_at or now.at - DAY
+    shown = [job for job in jobs if job.enabled or job.kind == WRITE]
+    items = [Summary(job, state.memory(job.id), state.gate(job.id), site.progress.get(job.id, {}), *days.get(job.id, ())) for job in shown]
+    counts = {"digest.disabled": len(jobs) - len(shown), "digest.broken": len(site.config.broken)}
+    notes = [site.say(key, count=count) for key, count in counts.items() if count]
+    notes += [site.say("digest.partial", time=site.clock.text(known_from))] if known_from else []
+    text = digest_text(site.lang, items, since_at, now.at, notes)
+    troubled = sum(bool(open_troubles(item.memory)) for item in items)
+    phrase = Phrase("digest", {"time": site.clock.text(since_at), "jobs": len(shown), "count": troubled, "lines": text})
+    tell(site, state, "", Notify("digest", "digest", NOTICE, phrase))
+    state.remember_own(own._replace(digest_at=now.at))
+    for item in items:
+        if item.progress:
+            state.remember(item.job.id, item.memory._replace(digest_progress=small_progress(item.progress)))
+
+
+def tell_digest(site: Site) -> None:
+    """The monitor's own message of the day, once every job has been looked at."""
+    wanted, own = site.config.monitor.digest_at, site.store.view().own_memory()
+    if digest_reason(wanted, own.digest_at, site.clock.now()).key != "digest.told":
+        days, known_from = read_days(site, own.digest_at or site.clock.now().at - DAY)  # no transaction may last that long
+        site.store.change(lambda state: settle_digest(site, state, days, known_from))
+
+
+def forget_digest(state: State) -> None:
+    """Without digestAt nothing of it is kept: set again one day, it begins anew."""
+    own = state.own_memory()
+    if own.digest_at:
+        state.remember_own(own._replace(digest_at=0.0))
+        for raw in filter(object_at, state.jobs.values()):
+            raw.pop("digestProgress", None)
+
+
 # ---- delivery
 
 
@@ -5111,12 +5420,16 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     return Sent("refused" if is_refused else "unknown", detail)
 
 
+def own_command(site: Site, argv: list, timeout: float, declared: dict, **more: Any) -> Command:
+    """A command of the monitor itself, of no job."""
+    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
+    return Command(argv, cwd, child_environment(site.env, site.home, declared), timeout, marker=new_id(), **more)
+
+
 def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     """The user's own command gets the text on stdin; exit 0 = sent."""
-    env = child_environment(site.env, site.home, {"OPS_RINGS": "1" if message.rings else "0"})
     text = message.text.encode("utf-8", "replace")
-    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
-    outcome = yield Command(receiver.command, cwd, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=text)
+    outcome = yield own_command(site, receiver.command, OPENCLAW_TIMEOUT, {"OPS_RINGS": "1" if message.rings else "0"}, stdin=text)
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5692,7 +6005,7 @@ def refuse_foreign_root(state_file: str) -> None:
     owner = os.stat(place).st_uid
     if owner != 0:
         typed = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
-        words = " ".join(["sudo -u", user_name(owner), own_command(), *map(shell_word, typed)])
+        words = " ".join(["sudo -u", user_name(owner), script_command(), *map(shell_word, typed)])
         raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", words)
 
 
@@ -5715,7 +6028,7 @@ def load_config(files: Files, args: Any) -> tuple:
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise UsageError(f"{path}:{line}:{column}: error: not UTF-8 text", "save the file as UTF-8") from None
     except Malformed as error:
-        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", f"mend the file, then: {own_command()} validate-config") from None
+        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", f"mend the file, then: {script_command()} validate-config") from None
 
 
 def make_site(files: Files, config: Config) -> Site:
@@ -5736,7 +6049,7 @@ def open_site(files: Files, config: Config, args: Any) -> Site:
     site.target = getattr(args, "target", "")
     named = (("config", args.config_file), ("state", args.state_file))
     after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
-    site.call = own_command(), after
+    site.call = script_command(), after
     site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
 
@@ -5883,14 +6196,52 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
 # ---- tick
 
 
-def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
-    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
-    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.problem else None
-    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
-    state.remember_own(decision.memory)
-    if finding is None or not (loud or decision.effects):
-        return []
-    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
+def judge_printed(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *lines: str) -> None:
+    """Print `lines` about a trouble that nobody is told otherwise: at a terminal always, else on the reminder schedule."""
+
+    def apply(state: State) -> bool:
+        finding = Finding(kind, ALERT, phrase) if phrase else None
+        decision = judge_own({kind: finding}, state.own_memory(), site.clock.now())
+        state.remember_own(decision.memory)
+        return bool(finding and (loud or decision.effects))
+
+    put(lines if site.store.change(apply)[0] else (), sys.stderr)
+
+
+def has_own_trouble(site: Site, kind: str) -> bool:
+    return kind in site.store.view().own_memory().incidents
+
+
+def say_undelivered(site: Site, delivered: Delivered, loud: bool) -> None:
+    """Print that messages wait, and why; forget it once they do not."""
+    if delivered.problem:
+        words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
+        judge_printed(site, "delivery", Phrase("undelivered", {"problem": delivered.problem}), loud, words, f"help: {delivered.advice}")
+    elif not delivered.is_elsewhere and has_own_trouble(site, "delivery"):
+        judge_printed(site, "delivery", None, loud)
+
+
+AFTER_TICK_TIMEOUT = 10.0
+
+
+def call_after_tick(site: Site) -> Flow:
+    """Run monitor.afterTick; why it failed, as a Phrase, or None."""
+    outcome = yield own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)
+    phrase = outcome_phrase(outcome)
+    words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
+    return phrase and Phrase("after_tick", {"why": phrase_text(site.lang, phrase) + (words and f": {words}")})
+
+
+def after_tick(site: Site, driver: Driver, loud: bool) -> None:
+    """Let an outside dead-man's switch know that this tick was good.  It cannot make a good tick a bad one."""
+    if not site.config.monitor.after_tick:
+        return
+    phrase = driver.finish(call_after_tick(site))
+    if phrase:
+        advice = f"help: see monitor.afterTick in {site.config_file}"
+        judge_printed(site, "after_tick", phrase, loud, "warning: " + phrase_text(site.lang, phrase), advice)
+    elif has_own_trouble(site, "after_tick"):
+        judge_printed(site, "after_tick", None, loud)
 
 
 def print_report(site: Site) -> None:
@@ -5901,14 +6252,18 @@ def print_report(site: Site) -> None:
 
 
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
-    """Deliver, say what could not be delivered, and give the exit code."""
+    """Deliver, say what could not be delivered, let others know that all was well; the exit code."""
     code = USAGE if site.config.errors else DONE
+    if site.config.monitor.digest_at:
+        tell_digest(site)
     if site.printed is not None:
         return code
     delivered = driver.finish(deliver(site))
-    if delivered.left or not delivered.is_elsewhere and site.store.view().own_memory().incidents.get("delivery"):
-        put(site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0], sys.stderr)
-    return code or (UNDELIVERED if delivered.left else DONE)
+    say_undelivered(site, delivered, loud)
+    code = code or (UNDELIVERED if delivered.left else DONE)
+    if code == DONE and not delivered.is_elsewhere:
+        after_tick(site, driver, loud)
+    return code
 
 
 def changing(apply: Callable[[State], Any]) -> Flow:
@@ -6030,6 +6385,8 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
         keep_jobs(site, state)
     keep_queue(state)
     trim_outbox(state)
+    if not site.config.monitor.digest_at:
+        forget_digest(state)
     warnings = [warning, site.clock.problem, other] if loud else [other]
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
@@ -6064,6 +6421,9 @@ def dry_tick(site: Site) -> int:
     for entry in site.store.view().queue:
         if entry.get("status") == "pending":
             print(site.say("dry.queued", job=str(entry.get("jobId")), time=site.clock.text(entry["notBefore"])))
+    if site.config.monitor.digest_at:
+        reason = digest_reason(site.config.monitor.digest_at, site.store.view().own_memory().digest_at, site.clock.now())
+        print(f"{site.say('headline.digest')}: {reason_text(site, reason)}")
     return USAGE if site.config.errors else DONE
 
 
@@ -6092,15 +6452,15 @@ def do_tick(files: Files, args: Any) -> int:
         site.printed = []
     driver = Driver(site)
     plan_tick(site, driver)
-    put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
     try:
+        put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
         while driver.alive:
             driver.run(ROUND)
             if driver.alive and site.printed is None:
                 driver.finish(deliver(site))
+        return finish_tick(site, driver, loud)
     finally:
         print_report(site)
-    return finish_tick(site, driver, loud)
 
 
 # ---- start, stop, run, enqueue
@@ -6469,29 +6829,12 @@ def do_unmute(site: Site, args: Any) -> int:
 # ---- status, explain
 
 
-def is_approved(gate: Gate, now: float) -> bool:
-    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
-
-
-def gate_word(gate: Gate, now: float) -> str:
-    """The word of a write's gate where it says more than its last exit code; '' else."""
-    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
-    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed", "other": "verify_failed"}.get(gate.verify))
-    return word or ("approved" if is_approved(gate, now) else "")
-
-
 def state_word(site: Site, row: Row) -> str:
     """The state of a job in one or two words."""
-    memory, look = row.memory, row.look
-    word = gate_word(row.gate, site.clock.now().at) if row.job.kind == WRITE else ""
-    if look is None:
-        word = word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
-    elif memory.held_at and look.state in (STOPPED, IDLE):
-        word = "held"
-    else:
-        word = "waiting" if look.state == RUNNING and look.waiting else look.state
-    is_held = memory.held_at and look and look.state in (RUNNING, UNKNOWN)
-    return site.say("word." + word) + (", " + site.say("word.held") if is_held else "")
+    look = row.look
+    seen = "" if look is None else "waiting" if look.state == RUNNING and look.waiting else look.state
+    word = site.say("word." + word_of_state(row.job, row.memory, row.gate, seen, site.clock.now().at))
+    return word + (", " + site.say("word.held") if row.memory.held_at and seen in (RUNNING, "waiting", UNKNOWN) else "")
 
 
 def next_action(site: Site, row: Row) -> tuple:
@@ -6582,45 +6925,62 @@ def progress_words(site: Site, look: Optional[Observation]) -> str:
     if look is None or look.problem:
         return phrase_text(site.lang, look.problem) if look and look.problem else ""
     is_keyless = look.state == RUNNING and not look.key
-    return bar(look.progress) or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+    share = " ".join(reversed(bar(look.progress).split()))  # the number first: it is what must stay
+    return share or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+
+
+ID_COLUMNS = 24  # a longer id has a line of its own
+PIPED_COLUMNS = 100  # of a line where there is no terminal
 
 
 def status_cells(site: Site, row: Row) -> list:
-    memory = row.memory
-    troubles = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(item.since_at))}" for kind, item in open_incidents(memory)]
-    told_at = memory.reported_at or memory.ran_at
+    """The cells of one job, the progress last: it gives way where room is short."""
+    told_at = row.memory.reported_at or row.memory.ran_at
     return [
-        cut_columns(row.job.id, 24),
+        row.job.id if display_width(row.job.id) <= ID_COLUMNS else "",
         state_word(site, row),
-        cut_columns(one_line(progress_words(site, row.look), 60), 30) or "-",
-        site.clock.text(told_at) if told_at else "-",
-        next_text(site, row, site.clock.text),
-        ", ".join(troubles) or "-",
+        site.clock.short_text(told_at) if told_at else "-",
+        next_text(site, row, site.clock.short_text),
+        one_line(progress_words(site, row.look), 60) or "-",
     ]
 
 
-def terminal_width() -> int:
-    """Columns of the terminal; 0 = no terminal, lines stay whole."""
+def columns_shown() -> tuple:
+    """(columns of a line, whether to colour it); both are steady where there is no terminal."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+        is_terminal = sys.stdout.isatty()
+        return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
     except (OSError, ValueError):
-        return 0
+        return PIPED_COLUMNS, False
 
 
-def colored(line: str, row: Row) -> str:
-    """The line of a job in trouble in red or yellow."""
-    ranks = [incident.rank for _, incident in open_incidents(row.memory)]
+def job_lines(site: Site, row: Row, line: str, width: int) -> list:
+    """The line of a job in the table; above it an id that is too long, below it each trouble."""
+    lines = [line] if line[:1].strip() else [row.job.id, line]
+    for kind, since_at, _ in open_troubles(row.memory):
+        incident = row.memory.incidents.get(kind) or Incident(key=kind)
+        words = one_line(say(site.lang, incident.key, **incident.facts))
+        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(since_at), text=words)
+        lines += folded("  " + text, max(width, 40), "    ")
+    return lines
+
+
+def colored(lines: list, row: Row) -> list:
+    """The lines of a job in trouble in red or yellow."""
+    ranks = [rank for _, _, rank in open_troubles(row.memory)]
     color = 31 if max(ranks, default=0) >= ALERT else 33
-    return f"\x1b[{color}m{line}\x1b[0m" if ranks else line
+    return [f"\x1b[{color}m{line}\x1b[0m" for line in lines] if ranks else lines
 
 
 def status_lines(site: Site, state: State, rows: list) -> list:
     """The table, then what else a person should know."""
-    head = [site.say("column." + name) for name in ("job", "state", "progress", "report", "next", "trouble")]
-    width = terminal_width()
-    lines = table([head, *(status_cells(site, row) for row in rows)], width)
-    if width and not os.environ.get("NO_COLOR"):
-        lines[1:] = map(colored, lines[1:], rows)
+    head = [site.say("column." + name) for name in ("job", "state", "report", "next", "progress")]
+    width, has_color = columns_shown()
+    first, *others = table([head, *(status_cells(site, row) for row in rows)], width)
+    lines = [first]
+    for row, line in zip(rows, others):
+        mine = job_lines(site, row, line, width)
+        lines += colored(mine, row) if has_color else mine
     lines += [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
     lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in orphans(site, state)]
     waiting = [one_line(str(entry.get("jobId")), 40) for entry in state.queue if is_waiting(entry)]
@@ -6693,28 +7053,29 @@ def do_explain(site: Site, args: Any) -> int:
 # ---- history, logs
 
 
-def history_line(site: Site, item: dict) -> str:
-    others = {key: value for key, value in item.items() if key not in ("at", "event", "job") and value not in ("", None)}
-    facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in others.items())
-    line = f"{site.clock.full_text(item['at'])}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}"
-    return line + (f"  ({facts})" if facts else "")
+FACT_ROWS = {"reason": "", "by": "by.", "result": "result.", "again": "again."}  # facts that are words, and where their rows begin
 
 
-def history_records(path: str) -> Iterator[dict]:
-    """The records of both history files, the oldest first; lines that are torn are left out."""
-    for name in (path + ".1", path):
-        try:
-            with open(name, "rb") as file:
-                lines = file.read().splitlines()
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            try:
-                item = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(item, dict) and is_number(item.get("at")):
-                yield item
+def fact_words(site: Site, name: str, value: Any) -> str:
+    """A fact of a history record in the person's language, as short as it is still told."""
+    row = FACT_ROWS.get(name, "?") + number_text(value)
+    if row in MESSAGES:
+        return site.say(row).rstrip("-:： ")  # a record does not keep the facts of a reason
+    if name == "by" and str(value).startswith("after "):
+        return site.say("by.after", job=value[6:])
+    if name in ("seconds", "delay") and is_number(value):
+        return duration_text(value)
+    return "" if value is None else str(value)[:12] if name == "digest" else one_line(str(value), 300)
+
+
+def history_line(site: Site, item: dict, job_columns: int, width: int) -> str:
+    """One record on one line."""
+    row, job_id = f"event.{item.get('event')}".replace(" ", "_"), str(item.get("job") or "")
+    facts = {name: value for name, value in {"reason": item.get("code"), **item}.items() if name not in ("at", "event", "job")}
+    words = say(site.lang, row, **{name: fact_words(site, name, value) for name, value in facts.items()})
+    words = words.replace(f" · {job_label(name_of_job(site, job_id), job_id)} ", " · ", 1) if job_id else words  # it stands before them
+    job = pad(cut_columns(job_id or "-", job_columns), job_columns) + "  " if job_columns else ""
+    return cut_columns(f"{site.clock.full_text(item['at'])[5:]}  {job}{words}", width)
 
 
 @typed(
@@ -6730,9 +7091,10 @@ def do_history(site: Site, args: Any) -> int:
     if args.job and args.job not in site.store.view().jobs:
         find_job(site, args.job)  # or the nearest name is said
     since = site.clock.now().at - args.since
-    for item in history_records(site.store.history_path):
-        if item["at"] >= since and (not args.job or item.get("job") == args.job):
-            print(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item))
+    items = [item for item in history_records(site.store.history_path) if item["at"] >= since and args.job in (None, item.get("job"))]
+    job_columns = 0 if args.job else min(20, max((display_width(str(item.get("job") or "-")) for item in items), default=0))
+    width, _ = columns_shown()
+    put(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item, job_columns, width) for item in items)
     return DONE
 
 
@@ -6964,7 +7326,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are ours: one line, the nearest name, exit 2."""
 
     def error(self, message: str) -> Any:
-        raise UsageError(message, f"{own_command()} {self.prog.rpartition(' ')[2]} -h")
+        raise UsageError(message, f"{script_command()} {self.prog.rpartition(' ')[2]} -h")
 
 
 def parser_of(name: str) -> Parser:
@@ -6992,13 +7354,13 @@ def parse_command_line(argv: list) -> tuple:
     """(name, arguments).  Raises UsageError that names the nearest command or option."""
     name = argv[0]
     if name not in COMMANDS:
-        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), f"{own_command()} -h")
+        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), f"{script_command()} -h")
     parser = parser_of(name)
     args, unknown_words = parser.parse_known_args(argv[1:])
     if unknown_words:
         word = unknown_words[0]
         flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
-        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{own_command()} {name} -h")
+        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{script_command()} {name} -h")
     return name, args
 
 
