@@ -213,6 +213,7 @@ class Memory(NamedTuple):
     flips: list = []  # times within the last hour at which an incident opened or closed
     flapping_at: float = 0.0  # told as flapping since; 0 = it is not
     left_at: float = 0.0  # first tick that did not find the job in the config
+    ticks: list = []  # the monitor's own: times of its last ten ticks; those at a terminal are a person's and do not count
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
 
@@ -1854,6 +1855,7 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
 STATE_VERSION = 2
 FORGET_AFTER = 30 * DAY  # memory of a job that left the config
 OUTBOX_LIMIT = 500
+TICKS_KEPT = 10
 DONE_KEPT = DAY  # finished queue entries stay this long, for those who look
 PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
 FACT_TEXT = 160  # letters of a fact that an incident keeps
@@ -1982,6 +1984,14 @@ class State:
 
     def remember_own(self, memory: Memory) -> None:
         self.raw["self"] = freeze(memory, self.raw["self"])
+
+    @property
+    def ticks(self) -> list:
+        """When the scheduler called `tick`, the last times, the oldest first; if the clock was set back, those still to come do not count."""
+        return [at for at in self.own_memory().ticks if is_number(at) and at <= self.now]
+
+    def note_tick(self) -> None:
+        self.remember_own(self.own_memory()._replace(ticks=[*self.ticks, round(self.now, 3)][-TICKS_KEPT:]))
 
     def record(self, event: str, job_id: str = "", **facts: Any) -> None:
         """Note one line for the history file."""
@@ -3180,6 +3190,18 @@ def try_lock(path: str) -> Optional[int]:
         raise
 
 
+def is_held(path: str) -> bool:
+    """Whether another process holds the lock on `path`; nothing is made."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def wait_lock(path: str, seconds: float) -> Optional[int]:
     """The same, tried again for at most `seconds`."""
     until = time.monotonic() + seconds
@@ -3764,6 +3786,263 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection.close()
 
 
+# ---- schedulers: who calls `tick`?  What their files say is read by pure functions; one reads the files.
+
+
+class Call(NamedTuple):
+    """How a command line calls `tick`."""
+
+    python: str = ""  # the interpreter it names; "" = the script's first line chooses
+    script: str = ""  # "" = not said
+    options: list = []  # what stands after `tick`
+    env: dict = {}  # what is set before it, `NAME=value`
+
+
+class Entry(NamedTuple):
+    """One entry of a scheduler that calls `tick`."""
+
+    kind: str  # cron, systemd or launchd
+    place: str  # its file, or `crontab -l`
+    period: float = 0.0  # seconds from call to call; 0 = it does not say
+    problems: tuple = ()  # (what is wrong with it, what mends that)
+    call: Call = Call()
+    env: dict = {}  # its environment, as far as it says
+    user: str = ""  # who runs it; "" = who asks
+    is_on: bool = True
+    remove: str = ""  # the command that takes it away
+
+
+IMPORT_FORM = r"""__import__\(["']ops-monitor["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+QUOTED = r"""["']([^"']+)["']"""
+
+
+def shell_words(command: str) -> list:
+    """A command line as words; `;`, `&&`, `>` are words of their own."""
+    import shlex  # rare: schedulers only
+
+    words = shlex.shlex(command, posix=True, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        return list(words)
+    except ValueError:  # a quote is not closed
+        return command.split()
+
+
+def tick_call(words: list) -> Optional[Call]:
+    """How these words call `tick`, by the script's name or as a module; None if they do not."""
+    for number, word in enumerate(words):
+        imported = re.search(IMPORT_FORM, word)
+        if imported:
+            place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
+            script, options = place[1] + "/ops-monitor.py" if place else "", re.findall(QUOTED, imported[1])
+        elif os.path.basename(word) == "ops-monitor.py" and words[number + 1 : number + 2] == ["tick"]:
+            script, options = word, words[number + 2 :]
+        elif "ops-monitor" in word and " " in word:  # sh -c "…"
+            inner = tick_call(shell_words(word))
+            if inner:
+                return inner
+            continue
+        else:
+            continue
+        pythons = [before for before in words[:number] if re.fullmatch(r"(?:.*/)?python[0-9.]*", before)]
+        env = dict(before.split("=", 1) for before in words[:number] if re.match(r"[A-Za-z_]\w*=", before))
+        return Call(pythons[-1] if pythons else "", script, options, env)
+    return None
+
+
+def cron_numbers(field: str, first: int, last: int) -> set:
+    """What a field of a crontab stands for: `*`, `*/5`, `1-10/3`, `0,30`.  Raises ValueError."""
+    numbers: set = set()
+    for part in field.split(","):
+        span, _, step = part.partition("/")
+        low, _, high = span.partition("-")
+        begin = first if low == "*" else int(low)
+        end = last if low == "*" or step and not high else int(high or low)
+        numbers.update(range(begin, end + 1, int(step or 1)))
+    return numbers
+
+
+CRON_NAMES = {"@hourly": HOUR, "@daily": DAY, "@midnight": DAY, "@weekly": 7 * DAY}
+
+
+def cron_period(times: str) -> float:
+    """Seconds of the longest wait in a day; 0 where it is not the same on all days, or cannot be told."""
+    minute, hour, *days = [*times.split(), "", ""][:5]
+    try:
+        moments = sorted(60 * h + m for h in cron_numbers(hour, 0, 23) for m in cron_numbers(minute, 0, 59))
+    except ValueError:
+        return CRON_NAMES.get(times, 0.0)
+    waits = [after - before for before, after in zip(moments, [*moments[1:], *(at + 1440 for at in moments[:1])])]
+    return MINUTE * max(waits, default=0) if set(days) == {"*"} else 0.0
+
+
+def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
+    """The entries of a crontab; in the system's, a user stands before the command."""
+    env: dict = {}
+    for line in map(str.strip, text.splitlines()):
+        setting = re.fullmatch(r"""([A-Za-z_]\w*)\s*=\s*["']?(.*?)["']?""", line)
+        timed = re.match(r"(@\w+|(?:[^\s#]\S*\s+){5})\s*(.*)", line)
+        if setting:
+            env[setting[1]] = setting[2]
+        elif timed:
+            times, command = timed[1].strip(), timed[2]
+            user, command = (command.split(None, 1) + ["", ""])[:2] if has_user else ("", command)
+            call = tick_call(shell_words(command.replace("\\%", "%")))
+            problems = (("it runs once a boot, not again and again", "crontab -e"),) if times == "@reboot" else ()
+            if call:
+                remove = f"edit {place}" if has_user else "crontab -e"
+                yield Entry("cron", place, cron_period(times), problems, call, {**env, **call.env}, user, remove=remove)
+
+
+def unit_settings(text: str) -> dict:
+    """`Section.Key` -> its values in the order of a systemd unit; an empty value drops those before it."""
+    settings: dict = {}
+    section = ""
+    for line in map(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
+        key, mark, value = line.partition("=")
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif mark and line[0] not in "#;":
+            values = settings.setdefault(f"{section}.{key.strip()}", [])
+            values[:] = [*values, value.strip()] if value.strip() else []
+    return settings
+
+
+CALENDAR_NAMES = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "weekly": 7 * DAY}
+
+
+def timer_period(settings: dict) -> float:
+    """Seconds between the calls of a systemd timer; 0 where its settings do not say so simply."""
+    for text in settings.get("Timer.OnUnitActiveSec", []) + settings.get("Timer.OnUnitInactiveSec", []):
+        try:
+            return duration_seconds(re.sub(r"([a-z])[a-z]*", r"\1", text))  # 1min 30sec
+        except ValueError:
+            return 0.0
+    for text in settings.get("Timer.OnCalendar", []):
+        found = re.fullmatch(r"(?:\*-\*-\* )?\*:(\*|\d+)(?:/(\d+))?(?::(\*|\d+)(?:/(\d+))?)?", text)
+        if not found:
+            return CALENDAR_NAMES.get(text, 0.0)
+        minutes = MINUTE * int(found[2] or 1) if found[1] == "*" or found[2] else HOUR
+        seconds = float(found[4] or 1) if found[3] == "*" or found[4] else minutes
+        return min(minutes, seconds)
+    return 0.0
+
+
+def systemd_entries(units: dict, wanted: set, scope: str, home: str) -> Iterator[Entry]:
+    """Those of systemd's units, name -> (file, text with drop-ins); `scope` is --user or nothing, `wanted` what is enabled."""
+    parsed = {name: unit_settings(text.replace("%h", home)) for name, (_, text) in units.items()}
+    timers = {timer.get("Timer.Unit", [name[:-6] + ".service"])[-1]: name for name, timer in parsed.items() if name.endswith(".timer")}
+    control = "systemctl" + scope
+    for name, unit in parsed.items():
+        call = next(filter(None, (tick_call(shell_words(command.lstrip("@-:+!"))) for command in unit.get("Service.ExecStart", []))), None)
+        if not call:
+            continue
+        place, timer = units[name][0], timers.get(name, "")
+        problems = []
+        if not timer:
+            problems.append(("no timer calls it", f"write {name[:-8]}.timer beside it, then: {control} enable --now {name[:-8]}.timer"))
+        elif timer not in wanted:
+            problems.append((f"{timer} is not enabled", f"{control} enable --now {timer}"))
+        if unit.get("Service.KillMode", [""])[-1] not in ("process", "none"):
+            drop_in = shell_word(place + ".d")
+            mend = f"mkdir -p {drop_in} && printf '[Service]\\nKillMode=process\\n' > {drop_in}/killmode.conf && {control} daemon-reload"
+            problems.append(("without KillMode=process systemd kills what a tick started as soon as the tick ends", mend))
+        env = dict(word.split("=", 1) for line in unit.get("Service.Environment", []) for word in shell_words(line) if "=" in word)
+        user = "" if scope else unit.get("Service.User", ["root"])[-1]
+        remove = f"{control} disable --now {timer}"
+        yield Entry("systemd", place, timer_period(parsed.get(timer, {})), tuple(problems), call, {**env, **call.env}, user, timer in wanted, remove)
+
+
+def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
+    """That of a launchd job, if it calls `tick`."""
+    call = tick_call([word for word in as_list(plist.get("ProgramArguments")) if isinstance(word, str)])
+    if not call:
+        return
+    reload = f"launchctl unload {shell_word(place)}; launchctl load {shell_word(place)}"
+    every: Any = plist.get("StartInterval")
+    dates = [tuple(date) for date in as_list(plist.get("StartCalendarInterval")) if isinstance(date, dict)]
+    period = float(every) if is_number(every) else MINUTE if () in dates else HOUR / len(dates) if {("Minute",)} == set(dates) else 0.0
+    wrong = (
+        (plist.get("Disabled") is True, "it is disabled", f"launchctl load -w {shell_word(place)}"),
+        (every is None and not dates, "it has no StartInterval: nothing calls it again", f"add StartInterval 60 to {place}, then: {reload}"),
+        (plist.get("AbandonProcessGroup") is not True, "without AbandonProcessGroup launchd kills what a tick started as soon as the tick ends",
+         f"plutil -replace AbandonProcessGroup -bool true {shell_word(place)}; {reload}"),
+    )  # fmt: skip
+    env = {name: text for name, text in object_at(plist, "EnvironmentVariables").items() if isinstance(text, str)}
+    problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+    remove = f"launchctl unload -w {shell_word(place)}"
+    yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), plist.get("Disabled") is not True, remove)
+
+
+def names_in(directory: str) -> list:
+    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def text_in(path: str) -> str:
+    """The text of a small file of the system; "" where it is not there, or not ours to read."""
+    try:
+        return read_file(path, 1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def read_units(directories: list) -> tuple:
+    """(unit -> (file, its text and that of its drop-ins), units that are enabled) of directories; the first file of a name counts."""
+    units: dict = {}
+    drop_ins: dict = {}
+    wanted: set = set()
+    for directory in directories:
+        for name in names_in(directory):
+            path = f"{directory}/{name}"
+            if name.endswith((".service", ".timer")):
+                units.setdefault(name, (path, text_in(path)))
+            elif name.endswith(".wants"):
+                wanted.update(names_in(path))
+            elif name.endswith(".d"):
+                texts = [text_in(f"{path}/{part}") for part in names_in(path) if part.endswith(".conf")]
+                drop_ins[name[:-2]] = "\n".join([drop_ins.get(name[:-2], ""), *texts])
+    return {name: (path, text + "\n" + drop_ins.get(name, "")) for name, (path, text) in units.items()}, wanted
+
+
+def read_plist(path: str) -> dict:
+    """A property list; an empty one where it cannot be read."""
+    import plistlib  # rare: macOS
+
+    try:
+        return object_at(plistlib.loads(read_file(path, 1 << 20)))
+    except Exception:  # whatever it or its XML parser says: it is no job that launchd could run
+        return {}
+
+
+def find_schedulers(root: str, home: str, crontab: str) -> list:
+    """Every Entry of cron, systemd and launchd below `root` and in `home`; `crontab`: what `crontab -l` printed."""
+    found = list(crontab_entries(crontab, "crontab -l", False))
+    for path in (f"{root}/etc/crontab", *(f"{root}/etc/cron.d/{name}" for name in names_in(f"{root}/etc/cron.d"))):
+        found += crontab_entries(text_in(path), path, True)
+    of_users, of_all = [f"{home}/.config/systemd/user", f"{root}/etc/systemd/user"], [f"{root}/etc/systemd/system"]
+    for scope, directories in ((" --user", of_users), ("", of_all)):
+        found += systemd_entries(*read_units(directories), scope, home)
+    for place, user in ((f"{home}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchDaemons", "root")):
+        for path in (f"{place}/{name}" for name in names_in(place) if name.endswith(".plist")):
+            found += launchd_entries(read_plist(path), path, user)
+    return found
+
+
+def mount_of(path: str, mounts: str) -> tuple:
+    """(mount point, type of filesystem) of an absolute path, from the text of /proc/mounts; ("", "") if it does not say."""
+    best = ("", "")
+    for line in mounts.splitlines():
+        _, point, kind, *_ = [*line.split(" "), "", "", ""]
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
+        if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best
+
+
 # ==== MANAGED ============================================================
 # Managed jobs: a small supervisor runs the work, and its records answer the status contract.
 #
@@ -3951,14 +4230,7 @@ def is_alive(run: Run, boot: str) -> bool:
 
 
 def is_lock_held(directory: str) -> bool:
-    try:
-        with open(f"{directory}/run.lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(f"{directory}/run.lock")
 
 
 def read_progress(directory: str) -> tuple:
@@ -4870,10 +5142,23 @@ def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     return Sent("unknown" if code >= 500 else results.get(code, "not_sent"), detail)
 
 
+def ask_api(site: Site, receiver: Receiver, method: str, body: dict) -> tuple:
+    """(Sent, what the Bot API answered as bytes) of one call of a method."""
+    try:
+        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/{method}", body, receiver.proxy)
+        return read_api_answer(status, raw, site.redact), raw
+    except (Lost, OSError, ValueError) as error:
+        return Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100))), b""
+
+
+def chat_id(receiver: Receiver) -> Any:
+    return int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat
+
+
 def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
     """sendMessage of the Bot API; decided on error_code, never on words."""
     body = {
-        "chat_id": int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat,
+        "chat_id": chat_id(receiver),
         "text": message.text,
         "disable_notification": not message.rings,
         "link_preview_options": {"is_disabled": True},
@@ -4882,11 +5167,7 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
         body["message_thread_id"] = int(receiver.thread)
     yield from ()  # a flow like the other ways, although it needs nothing from the driver
     began = time.monotonic()
-    try:
-        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/sendMessage", body, receiver.proxy)
-        sent = read_api_answer(status, raw, site.redact)
-    except (Lost, OSError, ValueError) as error:
-        sent = Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100)))
+    sent, _ = ask_api(site, receiver, "sendMessage", body)
     site.pool.forgive(time.monotonic() - began)
     return sent
 
@@ -4896,6 +5177,12 @@ NOT_SENT_WORDS = (
     "config(uration)? (is )?invalid|invalid config|token (is )?missing|missing token|no bot token|"
     "requires node|unsupported node|node\\.js v?\\d+.* (is )?required"
 )
+
+
+def openclaw_environment(site: Site, binary: str) -> dict:
+    """The environment of a child `openclaw`; its own directories come first in PATH, for the Node that belongs to it."""
+    env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
+    return {**env, "PATH": ":".join([os.path.dirname(binary), os.path.dirname(os.path.realpath(binary)), env["PATH"]])}
 
 
 def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
@@ -4908,9 +5195,7 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     }  # fmt: skip
     argv = [receiver.binary, "message", "send", *(word for pair in given.items() if pair[1] for word in pair)]
     argv += [] if message.rings else ["--silent"]
-    env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
-    env["PATH"] = ":".join([os.path.dirname(receiver.binary), os.path.dirname(os.path.realpath(receiver.binary)), env["PATH"]])
-    outcome = yield Command(argv, site.home, env, OPENCLAW_TIMEOUT, marker=new_id())
+    outcome = yield Command(argv, site.home, openclaw_environment(site, receiver.binary), OPENCLAW_TIMEOUT, marker=new_id())
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5460,25 +5745,36 @@ class Files(NamedTuple):
     dirs: Any  # of OpenClaw
 
 
-def find_files(args: Any) -> Files:
-    env = dict(os.environ)
+def files_for(env: dict, config_file: str, state_file: str) -> Files:
+    """The files of a process with this environment and these flags."""
     home = home_directory(env)
     dirs = openclaw_places(env, home, os.path.exists)
     ours = dirs.ours_dir or home
-    config = expand_home(args.config_file or f"{ours}/net/config/ops-jobs.json", home)
-    state = expand_home(args.state_file or f"{ours}/net/state/ops-monitor.json", home)
-    if os.path.realpath(config) == os.path.realpath(state):
-        raise UsageError(f"{state} is the config; the state needs a file of its own", "name another with --state-file")
+    config = expand_home(config_file or f"{ours}/net/config/ops-jobs.json", home)
+    state = expand_home(state_file or f"{ours}/net/state/ops-monitor.json", home)
     return Files(os.path.abspath(config), os.path.abspath(state), home, dirs)
+
+
+def find_files(args: Any) -> Files:
+    files = files_for(dict(os.environ), args.config_file, args.state_file)
+    if os.path.realpath(files.config_file) == os.path.realpath(files.state_file):
+        raise UsageError(f"{files.state_file} is the config; the state needs a file of its own", "name another with --state-file")
+    return files
+
+
+def existing_place(path: str) -> str:
+    """The directory that `path` is in; where that is not made yet, the nearest one above it that is."""
+    place = os.path.dirname(path)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return place
 
 
 def refuse_foreign_root(state_file: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
     if os.geteuid() != 0:
         return
-    place = os.path.dirname(state_file)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
+    place = existing_place(state_file)
     owner = os.stat(place).st_uid
     if owner != 0:
         name, words = user_name(owner), " ".join(map(shell_word, [sys.executable or "python3", *sys.argv]))
@@ -5518,9 +5814,8 @@ def tell_lost_state(site: Site, state: State, aside: str) -> None:
     state.record("state lost", aside=aside)
 
 
-def open_site(files: Files, config: Config, args: Any) -> Site:
-    """The installation that the command works on."""
-    refuse_foreign_root(files.state_file)
+def called_site(files: Files, config: Config, args: Any) -> Site:
+    """The site as the command line has called it: its target, its next commands, its alarm for a lost state."""
     site = make_site(files, config)
     site.target = getattr(args, "target", "")
     named = (("config", args.config_file), ("state", args.state_file))
@@ -5528,6 +5823,12 @@ def open_site(files: Files, config: Config, args: Any) -> Site:
     site.call = f"python3 {shell_word(os.path.abspath(__file__))}", after
     site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
+
+
+def open_site(files: Files, config: Config, args: Any) -> Site:
+    """The installation that the command works on."""
+    refuse_foreign_root(files.state_file)
+    return called_site(files, config, args)
 
 
 def find_job(site: Site, job_id: str) -> Any:
@@ -5818,21 +6119,26 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     other = serve_config(site, state)
     if not other:
         keep_jobs(site, state)
+    if not loud:
+        state.note_tick()
     keep_queue(state)
     trim_outbox(state)
     warnings = [warning, site.clock.problem, other] if loud else [other]
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
 
-def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
-    """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
-    refuse_foreign_root(files.state_file)
-    last = Store(files.state_file, Clock()).view().raw["receiver"]
+def last_config(last: dict) -> Config:
+    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
     known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
     if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
         del known["delivery"]["via"]
-    config = Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
-    site = open_site(files, config, args)
+    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+
+
+def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
+    """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
+    refuse_foreign_root(files.state_file)
+    site = open_site(files, last_config(Store(files.state_file, Clock()).view().raw["receiver"]), args)
     if args.dry_run or args.print_only:
         return True
     finding = Finding("config_file", ALERT, Phrase("config.unusable", {"problem": problem}))
