@@ -3091,6 +3091,29 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
     return data
 
 
+def names_in(directory: str) -> list:
+    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def text_in(path: str) -> str:
+    """The text of a small file; "" where there is none, or it is not ours to read."""
+    try:
+        return read_file(path, 1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def mount_of(path: str, mounts: str) -> tuple:
+    """(mount point, type of its filesystem) of an absolute path in the text of /proc/mounts; ("", "") where it does not say."""
+    lines = ([*line.split(" "), "", "", ""] for line in reversed(mounts.splitlines()))  # the latest of a place hides the others
+    points = ((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point), kind) for _, point, kind, *_ in lines)
+    return max((mount for mount in points if f"{path}/".startswith(mount[0].rstrip("/") + "/")), key=lambda mount: len(mount[0]), default=("", ""))
+
+
 def read_secret_file(path: str) -> str:
     """The text of a token file.  Raises OSError for a symlink or anything but a regular file."""
     if stat.S_ISLNK(os.lstat(path).st_mode):
@@ -3945,22 +3968,6 @@ def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
         yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
 
 
-def names_in(directory: str) -> list:
-    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []
-
-
-def text_in(path: str) -> str:
-    """The text of a small file; "" where there is none, or it is not ours to read."""
-    try:
-        return read_file(path, 1 << 20).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def read_plist(path: str) -> dict:
     import plistlib  # rare: macOS only
 
@@ -3997,13 +4004,6 @@ def find_schedulers(root: str, home: str, crontab: str) -> list:
         for name in names_in(place):
             found += launchd_entries(read_plist(f"{place}/{name}"), f"{place}/{name}", user)
     return found
-
-
-def mount_of(path: str, mounts: str) -> tuple:
-    """(mount point, type of its filesystem) of an absolute path in the text of /proc/mounts; ("", "") where it does not say."""
-    lines = ([*line.split(" "), "", "", ""] for line in reversed(mounts.splitlines()))  # the latest of a place hides the others
-    points = ((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point), kind) for _, point, kind, *_ in lines)
-    return max((mount for mount in points if f"{path}/".startswith(mount[0].rstrip("/") + "/")), key=lambda mount: len(mount[0]), default=("", ""))
 
 
 # ==== MANAGED ============================================================
@@ -5054,8 +5054,10 @@ def openclaw_binary(site: Site) -> str:
         return ""
 
 
-def load_openclaw_of(site: Site) -> OpenClaw:
-    return load_openclaw(site.dirs.config_file, site.env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
+def load_openclaw_of(site: Site, env: Optional[dict] = None) -> OpenClaw:
+    """OpenClaw's config as it reads with this environment, without one with ours."""
+    env = site.env if env is None else env
+    return load_openclaw(site.dirs.config_file, env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
 
 
 def find_receiver(site: Site) -> Receiver:
@@ -6968,10 +6970,6 @@ class Health(NamedTuple):
     mend: str = ""  # a command, or the step to take
 
 
-def is_mine(entry: Entry) -> bool:
-    return entry.user in ("", user_name(os.geteuid()))
-
-
 def state_of_entry(entry: Entry, home: str) -> str:
     """The state file that a scheduler's entry works on."""
     words = [part for word in entry.call.options for part in word.split("=", 1)]
@@ -7006,10 +7004,11 @@ class Patient:
         except OpsError as error:
             self.receiver = Receiver(problem=str(error), advice=error.advice)
         self.needs_openclaw = self.delivery.via in ("auto", "api", "openclaw")
-        crontab = self.ask(["crontab", "-l"], self.site.child_env)
-        found = list(filter(is_mine, find_schedulers(MACHINE, files.home, crontab.out.decode("utf-8", "replace") if crontab.is_good else "")))
-        self.entries = [entry for entry in found if state_of_entry(entry, files.home) == os.path.realpath(files.state_file)]
-        self.strangers = [entry for entry in found if entry not in self.entries]
+        listed = self.ask(["crontab", "-l"], self.site.child_env)
+        found = find_schedulers(MACHINE, files.home, listed.out.decode("utf-8", "replace") if listed.is_good else "")
+        mine = [entry for entry in found if entry.user in ("", user_name(os.geteuid()))]
+        self.entries = [entry for entry in mine if state_of_entry(entry, files.home) == os.path.realpath(files.state_file)]
+        self.strangers = [entry for entry in mine if entry not in self.entries]
 
     def ask(self, argv: list, env: dict, seconds: float = 10.0) -> Outcome:
         """What came of a small program."""
@@ -7027,11 +7026,8 @@ class Patient:
 
 
 def examine_python(patient: Patient) -> Iterator[Health]:
-    facts = f"{sys.version.split()[0]} at {sys.executable}, ops-monitor.py {VERSION} at {os.path.abspath(__file__)}"
-    if tuple(sys.version_info[:2]) < OLDEST_PYTHON:
-        yield Health("fail", f"{facts}: 3.9 or newer is needed", "install Python 3.9 or newer, and call this with it")
-    else:
-        yield Health("ok", facts)
+    """Of this process, which is new enough, or it would not be here; entry_problems asks for the scheduler's."""
+    yield Health("ok", f"{sys.version.split()[0]} at {sys.executable}, ops-monitor.py {VERSION} at {os.path.abspath(__file__)}")
 
 
 def examine_clock(patient: Patient) -> Iterator[Health]:
@@ -7060,8 +7056,10 @@ def examine_config(patient: Patient) -> Iterator[Health]:
             yield Health(level, f"{what}: {len(problems)}, the first: {line}", site.advise("validate-config"))
     jobs = config.jobs.values()
     watched = [job for job in jobs if job.kind == LONG_READ or job.policy.every_seconds]
-    if not jobs or watched and not any(job.enabled for job in watched):
-        yield Health("warn", "no job is enabled: a tick watches nothing" if jobs else "it has no job", f'set "enabled": true of a job in {path}')
+    if not jobs:
+        yield Health("warn", "it has no job", f"add one to {path}; ops-jobs.example.json shows some")
+    elif watched and not any(job.enabled for job in watched):
+        yield Health("warn", "no job is enabled: a tick watches nothing", f'set "enabled": true of a job in {path}')
     else:
         yield Health("ok", f"{path}, jobs: {len(jobs)}, enabled: {sum(job.enabled for job in jobs)}")
 
@@ -7147,7 +7145,8 @@ def examine_openclaw(patient: Patient) -> Iterator[Health]:
         yield Health("ok", patient.openclaw.path)
     else:
         for problem in patient.openclaw.problems[:5]:
-            mend = f"mend {problem.split(':')[0]}, or name another with OPENCLAW_CONFIG_PATH"
+            name, ours = problem.split(":")[0], patient.files.config_file
+            mend = f"mend {name}" if os.path.exists(name) else f"name it with OPENCLAW_CONFIG_PATH, or set delivery.via in {ours}"
             yield Health("fail" if patient.receiver.problem else "warn", problem, mend)
 
 
@@ -7158,6 +7157,10 @@ def examine_token(patient: Patient) -> Iterator[Health]:
     if token.value:
         bot = re.match(r"\d{5,12}:", token.value)  # its public number
         yield Health("ok", f"{bot[0] if bot else ''}{MASK} from {token.source}")
+        env = {"HOME": patient.files.home, **(patient.entries[0].env if patient.entries else {})}
+        if find_token(load_openclaw_of(patient.site, env), patient.delivery.account, read_secret_file).value != token.value:
+            mend = f"put the variable into {patient.site.dirs.state_dir}/.env, mode 0600"
+            yield Health("warn", "it comes from the environment of this shell, which a scheduler does not have", mend)
     else:
         why = f"{token.problem} ({token.source})" if token.source else "none in OpenClaw's config, nor in TELEGRAM_BOT_TOKEN"
         mend = f"set channels.telegram.botToken in {patient.openclaw.path or 'openclaw.json'} to the bot's token"
@@ -7334,7 +7337,7 @@ def examine_intentions(patient: Patient) -> Iterator[Health]:
 
 CHECKS = {
     "python": examine_python, "clock": examine_clock, "config": examine_config, "permissions": examine_permissions,
-    "directory": examine_place, "disk": examine_disk, "state": examine_state, "openclaw.json": examine_openclaw, "token": examine_token,
+    "disk": examine_disk, "directory": examine_place, "state": examine_state, "openclaw.json": examine_openclaw, "token": examine_token,
     "target": examine_target, "way": examine_way, "openclaw": examine_program, "online": examine_online, "test message": examine_test,
     "scheduler": examine_scheduler, "ticks": examine_ticks, "outbox": examine_outbox, "unfinished": examine_intentions,
 }  # fmt: skip
@@ -7560,6 +7563,9 @@ def on_signal(number: int, frame: Any) -> None:
 
 def dispatch(argv: list) -> int:
     """Run one command to its exit code."""
+    if tuple(sys.version_info[:2]) < OLDEST_PYTHON:
+        words = f"this is Python {sys.version.split()[0]} at {sys.executable}; 3.9 or newer is needed"
+        raise UsageError(words, "call it with another: ls /usr/bin/python3*")
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return DONE if argv else USAGE

@@ -155,7 +155,7 @@ class WhereAllIsWell(Checkup):
         self.assertEqual((report.troubles, report.code), ([], 0), report.out)
         self.assertRegex(report.next, r"\Apython3 \S+ops-monitor\.py status\Z")
         subjects = [line.subject for line in report.lines]
-        self.assertEqual(subjects, ["python", "clock", "config", "permissions", "directory", "disk", "state", "openclaw.json", "token", "target",
+        self.assertEqual(subjects, ["python", "clock", "config", "permissions", "disk", "directory", "state", "openclaw.json", "token", "target",
                                     "way", "scheduler", "ticks", "outbox"])  # fmt: skip
 
     def test_token_and_target_are_shown_with_their_sources_and_the_token_masked(self):
@@ -217,7 +217,10 @@ class PythonAndClock(Checkup):
     def test_a_python_that_is_too_old(self):
         patient = Patient(self)
         with mock.patch.object(sys, "version_info", (3, 8, 18, "final", 0)):
-            self.only(patient.doctor(), "fail", "python", "3.9 or newer is needed", mend="install Python 3.9")
+            for argv in (["doctor"], ["tick"], []):
+                ran = patient.call(*argv)
+                self.assertRegex(ran.err, r"\Aerror: this is Python \S+ at \S+; 3.9 or newer is needed\nhelp: .+\n\Z")
+                self.assertEqual((ran.code, ran.out), (2, ""))
 
     def test_a_clock_that_never_was_set(self):
         patient = Patient(self)
@@ -273,7 +276,7 @@ class TheConfig(Checkup):
         patient.set_jobs({**patient.check(), "enabled": False})
         self.only(patient.doctor(), "warn", "config", "no job is enabled", mend='"enabled": true')
         patient.set_jobs()
-        self.only(patient.doctor(), "warn", "config", "it has no job")
+        self.only(patient.doctor(), "warn", "config", "it has no job", mend=f"add one to {patient.config_file}")
 
 
 class Permissions(Checkup):
@@ -515,6 +518,18 @@ class OpenClawsConfig(Checkup):
                 report = patient.doctor()
                 self.only(report, "warn", "token", "openclaw will send", *words)
                 self.assertEqual(report.of("way")[0].facts, "openclaw: delivery.via is auto, no token can be read")
+
+    def test_a_token_that_only_this_shell_has(self):
+        patient = Patient(self)
+        del patient.telegram["botToken"]
+        patient.write()
+        found = self.only(patient.doctor(TELEGRAM_BOT_TOKEN=TOKEN), "warn", "token", "environment of this shell", mend=f"{patient.claw}/.env")
+        self.assertNotIn(TOKEN, found.facts)
+        patient.crontab(f"TELEGRAM_BOT_TOKEN={TOKEN}", f"* * * * * {sys.executable} {SCRIPT} tick")
+        self.assertEqual(patient.doctor(TELEGRAM_BOT_TOKEN=TOKEN).troubles, [])
+        patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick")
+        patient.put_file(os.path.join(patient.claw, ".env"), f"TELEGRAM_BOT_TOKEN={TOKEN}\n")
+        self.assertEqual(patient.doctor(TELEGRAM_BOT_TOKEN=TOKEN).troubles, [])
 
     def test_no_target_and_a_target_that_is_none(self):
         patient = Patient(self)
