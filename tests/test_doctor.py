@@ -729,6 +729,7 @@ class Schedulers(Checkup):
         patient.ticked(count=0)
         for line, other in (
             (f"* * * * * {sys.executable} {SCRIPT} tick --state-file '/srv/my state.json'", "/srv/my state.json"),
+            (f"* * * * * {sys.executable} {SCRIPT} tick --print-only --state-file=/srv/x.json", "/srv/x.json"),
             (f"* * * * * OPENCLAW_HOME={patient.work} {sys.executable} {SCRIPT} tick", f"{patient.work}/net/state/ops-monitor.json"),
         ):
             patient.crontab(line)
@@ -795,6 +796,15 @@ class Schedulers(Checkup):
         patient.unit("timers.target.wants/every.timer", "", home=False)
         report = patient.doctor()
         self.assertEqual([line.facts for line in report.of("scheduler")], [f"{path}, every 2m"])
+
+    def test_a_drop_in_may_take_the_call_away_and_home_has_a_short_name(self):
+        patient = Patient(self)
+        patient.timer("KillMode=process")
+        patient.unit("ops-monitor.service.d/other.conf", "[Service]\nExecStart=\nExecStart=/bin/true\n")
+        self.assertEqual(patient.doctor().of("scheduler"), [])
+        self.assertIn("who calls it was not found", patient.doctor().of("ticks")[0].facts)
+        patient.unit("ops-monitor.service.d/other.conf", f"[Service]\nExecStart=\nExecStart={sys.executable} %h/gone/ops-monitor.py tick\n")
+        self.only(patient.doctor(), "fail", "scheduler", f"there is no {patient.home}/gone/ops-monitor.py")
 
     def test_a_user_who_does_not_linger(self):
         for says, is_trap in (("echo Linger=no", True), ("echo User ID 5 is not logged in or lingering >&2; exit 1", True),
