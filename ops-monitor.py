@@ -215,6 +215,7 @@ class Memory(NamedTuple):
     digest_at: float = 0.0  # the monitor's own: when the last daily digest was told; 0 = no digestAt, or not one yet
     digest_progress: dict = {}  # progress told in that digest, for the difference; absent without digestAt
     left_at: float = 0.0  # first tick that did not find the job in the config
+    ticks: list = []  # the monitor's own: times of its last ten ticks; those at a terminal are a person's and do not count
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
 
@@ -785,6 +786,7 @@ MESSAGES = {
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
+    "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
     "explain.next": ("next by itself: {action}", "之后自动：{action}"),
     # history: events, and the words that stand for facts in them
     "event.told": ("told: {text}", "告知：{text}"),
@@ -1930,6 +1932,7 @@ FORGET_AFTER = 30 * DAY  # memory of a job that left the config
 OUTBOX_LIMIT = 500
 DONE_KEPT, DONE_MOST = DAY, 20  # finished queue entries stay for those who look: so long, so many
 PENDING_MOST = 10  # entries of one job that one other job may have waiting
+TICKS_KEPT = 10
 PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
 FACT_TEXT = 160  # letters of a fact that an incident keeps
 
@@ -2058,6 +2061,14 @@ class State:
 
     def remember_own(self, memory: Memory) -> None:
         self.raw["self"] = freeze(memory, self.raw["self"])
+
+    @property
+    def ticks(self) -> list:
+        """When the scheduler called `tick`, the last times, the oldest first; if the clock was set back, those still to come do not count."""
+        return [at for at in self.own_memory().ticks if is_number(at) and at <= self.now]
+
+    def note_tick(self) -> None:
+        self.remember_own(self.own_memory()._replace(ticks=[*self.ticks, round(self.now, 3)][-TICKS_KEPT:]))
 
     def record(self, event: str, job_id: str = "", **facts: Any) -> None:
         """Note one line for the history file."""
@@ -3372,6 +3383,29 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
     return data
 
 
+def names_in(directory: str) -> list:
+    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def text_in(path: str) -> str:
+    """The text of a small file; "" where there is none, or it is not ours to read."""
+    try:
+        return read_file(path, 1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def mount_of(path: str, mounts: str) -> tuple:
+    """(mount point, type of its filesystem) of an absolute path in the text of /proc/mounts; ("", "") where it does not say."""
+    lines = ([*line.split(" "), "", "", ""] for line in reversed(mounts.splitlines()))  # the latest of a place hides the others
+    points = ((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point), kind) for _, point, kind, *_ in lines)
+    return max((mount for mount in points if f"{path}/".startswith(mount[0].rstrip("/") + "/")), key=lambda mount: len(mount[0]), default=("", ""))
+
+
 def read_secret_file(path: str) -> str:
     """The text of a token file.  Raises OSError for a symlink or anything but a regular file."""
     if stat.S_ISLNK(os.lstat(path).st_mode):
@@ -3477,6 +3511,18 @@ def try_lock(path: str) -> Optional[int]:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
         raise
+
+
+def is_held(path: str) -> bool:
+    """Whether another process holds the lock on `path`; nothing is made."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def wait_lock(path: str, seconds: float) -> Optional[int]:
@@ -4134,6 +4180,202 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection.close()
 
 
+# ---- schedulers: who calls `tick`?  Pure functions read the texts, find_schedulers fetches them.
+
+
+class Call(NamedTuple):
+    """How a command line calls `tick`."""
+
+    python: str  # the interpreter that it names; "" = the script's first line chooses
+    script: str  # "" = not said
+    options: list  # what stands after `tick`
+    env: dict  # NAME=value before it
+
+
+class Entry(NamedTuple):
+    """One entry of a scheduler that calls `tick`."""
+
+    kind: str  # cron, systemd or launchd
+    place: str  # its file, or `crontab -l`
+    period: float  # seconds from call to call; 0 = not said, or not simply
+    problems: tuple  # (what is wrong with it, what mends that)
+    call: Call
+    env: dict  # its environment, as far as it is said
+    user: str = ""  # who runs it; "" = who asks
+    is_on: bool = True
+    remove: str = "crontab -e"  # what takes it away
+
+
+IMPORT_FORM = r"""__import__\(["']ops-monitor["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+QUOTED = r"""["']([^"']+)["']"""
+
+
+def shell_words(command: str) -> list:
+    """A command line as words; `;`, `&&`, `>` are words of their own."""
+    import shlex  # rare: only to look at schedulers
+
+    words = shlex.shlex(command, posix=True, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        return list(words)
+    except ValueError:  # a quote is not closed
+        return command.split()
+
+
+def tick_call(words: list) -> Optional[Call]:
+    """How these words call `tick`, by the script's name or as a module; None if they do not."""
+    for number, word in enumerate(words):
+        before, after = words[:number], words[number + 1 :]
+        module = re.search(IMPORT_FORM, word)
+        if module:
+            place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
+            script, options = f"{place[1]}/ops-monitor.py" if place else "", re.findall(QUOTED, module[1])
+        elif os.path.basename(word) == "ops-monitor.py" and after[:1] == ["tick"]:
+            script, options = word, after[1:]
+        else:
+            inner = tick_call(shell_words(word)) if "ops-monitor" in word and " " in word else None  # sh -c "…"
+            if inner:
+                return inner
+            continue
+        python = next((name for name in reversed(before) if re.fullmatch(r"(.*/)?python[0-9.]*", name)), "")
+        return Call(python, script, options, environment_of(before))
+    return None
+
+
+def environment_of(words: Iterable[str]) -> dict:
+    return dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
+
+
+PERIODS = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "midnight": DAY, "weekly": 7 * DAY}
+
+
+def cron_period(times: str) -> float:
+    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours."""
+    minute, *others = times.split()
+    steps = re.fullmatch(r"(?:\*|\d+-\d+)(?:/([1-9]\d*))?", minute)
+    if others != ["*"] * 4:
+        return PERIODS.get(minute.lstrip("@"), 0.0)
+    return MINUTE * int(steps[1] or 1) if steps else HOUR / len(minute.split(","))
+
+
+def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
+    """The entries of a crontab; in the system's own a user stands before the command."""
+    env: dict = {}
+    for line in map(str.strip, text.splitlines()):
+        setting = re.fullmatch(r"""([A-Za-z_]\w*)\s*=\s*["']?(.*?)["']?""", line)
+        env.update({setting[1]: setting[2]} if setting else {})
+        timed = None if setting else re.fullmatch(r"(@\w+|[^\s#]\S*(?:\s+\S+){4})\s+" + r"(\S+)\s+" * has_user + "(.*)", line)
+        call = tick_call(shell_words(timed[timed.lastindex or 0].replace("\\%", "%"))) if timed else None
+        if timed and call:
+            edit = f"edit {place}" if has_user else "crontab -e"
+            problems = (("it runs once a boot, not again and again", edit),) if timed[1] == "@reboot" else ()
+            yield Entry("cron", place, cron_period(timed[1]), problems, call, {**env, **call.env}, timed[2] if has_user else "", remove=edit)
+
+
+def unit_settings(text: str) -> dict:
+    """`Section.Key` -> its values in a systemd unit, in order; an empty one drops those before it."""
+    settings: dict = {}
+    section = ""
+    for line in map(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
+        key, mark, value = (part.strip() for part in line.partition("="))
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif mark and key[:1] not in ("#", ";"):
+            values = settings.setdefault(f"{section}.{key}", [])
+            values[:] = [*values, value] if value else []
+    return settings
+
+
+def timer_period(timer: dict) -> float:
+    """Seconds between the calls of a systemd timer; 0 where it does not say so simply."""
+    span, date = ((timer.get(f"Timer.{key}") or [""])[-1] for key in ("OnUnitActiveSec", "OnCalendar"))
+    found = re.fullmatch(r"(?:\*-\*-\* )?\*:(?:\*|\d+/(\d+))(?::\d+)?", date)
+    try:
+        return duration_seconds(re.sub(r"([a-z])[a-z]*", r"\1", span))  # 1min 30sec
+    except ValueError:
+        return MINUTE * int(found[1] or 1) if found else PERIODS.get(date, 0.0)
+
+
+def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Iterator[Entry]:
+    """Those of systemd's units, name -> (file, text with drop-ins); `control` is the systemctl that is theirs."""
+    parsed = {name: unit_settings(text.replace("%h", home)) for name, (_, text) in units.items()}
+    timers = {(unit.get("Timer.Unit") or [name[:-6] + ".service"])[-1]: name for name, unit in parsed.items() if name.endswith(".timer")}
+    for name, unit in parsed.items():
+        call = next(filter(None, (tick_call(shell_words(command.lstrip("@-:+!"))) for command in unit.get("Service.ExecStart", []))), None)
+        if not call:
+            continue
+        place, timer = units[name][0], timers.get(name, "")
+        drop_in, mode = shell_word(place + ".d"), (unit.get("Service.KillMode") or [""])[-1]
+        mend = f"mkdir -p {drop_in} && printf '[Service]\\nKillMode=process\\n' > {drop_in}/killmode.conf && {control} daemon-reload"
+        wrong = (
+            (not timer, "no timer calls it", f"write a timer beside it, then: {control} enable --now {name[:-8]}.timer"),
+            (timer and timer not in enabled, f"{timer} is not enabled", f"{control} enable --now {timer}"),
+            (mode not in ("process", "none"), "without KillMode=process systemd kills what a tick started as soon as the tick ends", mend),
+        )
+        env = environment_of(word for line in unit.get("Service.Environment", []) for word in shell_words(line))
+        user = "" if "--user" in control else (unit.get("Service.User") or ["root"])[-1]
+        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+        remove = f"{control} disable --now {timer}"
+        yield Entry("systemd", place, timer_period(parsed.get(timer, {})), problems, call, {**env, **call.env}, user, timer in enabled, remove)
+
+
+def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
+    """That of a launchd job, if it calls `tick`."""
+    call = tick_call(list(filter(is_text, as_list(plist.get("ProgramArguments")))))
+    every: Any = plist.get("StartInterval")
+    dates, name = plist.get("StartCalendarInterval"), shell_word(place)
+    is_on, load = plist.get("Disabled") is not True, f"launchctl unload {name}; launchctl load -w {name}"
+    wrong = (
+        (not is_on, "it is disabled", load),
+        (not every and dates is None, "nothing calls it again", f"add StartInterval 60 to {place}; {load}"),
+        (plist.get("AbandonProcessGroup") is not True, "without AbandonProcessGroup launchd kills what a tick started as soon as the tick ends",
+         f"plutil -replace AbandonProcessGroup -bool true {name}; {load}"),
+    )  # fmt: skip
+    if call:
+        period = float(every) if is_number(every) else MINUTE if dates == {} else 0.0
+        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+        env = {**object_at(plist, "EnvironmentVariables"), **call.env}
+        yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
+
+
+def read_plist(path: str) -> dict:
+    import plistlib  # rare: macOS only
+
+    try:
+        return object_at(plistlib.loads(read_file(path, 1 << 20)))
+    except Exception:  # whatever it or its XML parser says: launchd could not run it either
+        return {}
+
+
+def read_units(directories: list) -> tuple:
+    """(unit -> (file, its text and that of its drop-ins), units that are enabled); of equal names the first file counts."""
+    paths: dict = {}
+    enabled: set = set()
+    for path in (f"{directory}/{name}" for directory in directories for name in names_in(directory)):
+        if path.endswith((".service", ".timer")):
+            paths.setdefault(os.path.basename(path), path)
+        elif path.endswith(".wants"):
+            enabled.update(names_in(path))
+    units = {}
+    for name, path in paths.items():
+        drop_ins = [f"{place}/{part}" for place in (f"{directory}/{name}.d" for directory in directories) for part in names_in(place)]
+        units[name] = path, "\n".join(map(text_in, [path, *(part for part in drop_ins if part.endswith(".conf"))]))
+    return units, enabled
+
+
+def find_schedulers(root: str, home: str, crontab: str) -> list:
+    """Every Entry below `root` (/etc, /Library) and in `home`; `crontab` is what `crontab -l` printed."""
+    found = list(crontab_entries(crontab, "crontab -l", False))
+    for path in (f"{root}/etc/crontab", *(f"{root}/etc/cron.d/{name}" for name in names_in(f"{root}/etc/cron.d"))):
+        found += crontab_entries(text_in(path), path, True)
+    found += systemd_entries("systemctl --user", home, *read_units([f"{home}/.config/systemd/user", f"{root}/etc/systemd/user"]))
+    found += systemd_entries("systemctl", home, *read_units([f"{root}/etc/systemd/system"]))
+    for place, user in ((f"{home}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchDaemons", "root")):
+        for name in names_in(place):
+            found += launchd_entries(read_plist(f"{place}/{name}"), f"{place}/{name}", user)
+    return found
+
+
 # ==== MANAGED ============================================================
 # Managed jobs: a small supervisor runs the work, and its records answer the status contract.
 #
@@ -4335,14 +4577,7 @@ def is_alive(run: Run, boot: str) -> bool:
 
 
 def is_lock_held(directory: str) -> bool:
-    try:
-        with open(f"{directory}/run.lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(f"{directory}/run.lock")
 
 
 def read_progress(directory: str) -> tuple:
@@ -5316,6 +5551,10 @@ def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
     problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
     advice = {"openclaw": "put openclaw on the PATH, or set delivery.via to auto"}
     return Receiver(problem=problems[delivery.via], advice=advice.get(delivery.via, "set channels.telegram.botToken in openclaw.json"))
+def load_openclaw_of(site: Site, env: Optional[dict] = None) -> OpenClaw:
+    """OpenClaw's config as it reads with this environment, without one with ours."""
+    env = site.env if env is None else env
+    return load_openclaw(site.dirs.config_file, env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
 
 
 def find_receiver(site: Site) -> Receiver:
@@ -5327,7 +5566,7 @@ def find_receiver(site: Site) -> Receiver:
         return Receiver(problem="delivery.command is missing", advice="add delivery.command to the config")
     if delivery.via == "command":
         return Receiver(("command",), command=delivery.command)
-    loaded = load_openclaw(site.dirs.config_file, site.env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
+    loaded = load_openclaw_of(site)
     token = find_token(loaded, delivery.account, read_secret_file)
     if token.value:
         site.redact.learn([token.value])
@@ -5368,10 +5607,23 @@ def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     return Sent("unknown" if code >= 500 else results.get(code, "not_sent"), detail)
 
 
+def ask_api(site: Site, receiver: Receiver, method: str, body: dict) -> tuple:
+    """(Sent, what the Bot API answered as bytes) of one call of a method."""
+    try:
+        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/{method}", body, receiver.proxy)
+        return read_api_answer(status, raw, site.redact), raw
+    except (Lost, OSError, ValueError) as error:
+        return Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100))), b""
+
+
+def chat_id(receiver: Receiver) -> Any:
+    return int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat
+
+
 def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
     """sendMessage of the Bot API; decided on error_code, never on words."""
     body = {
-        "chat_id": int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat,
+        "chat_id": chat_id(receiver),
         "text": message.text,
         "disable_notification": not message.rings,
         "link_preview_options": {"is_disabled": True},
@@ -5380,11 +5632,7 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
         body["message_thread_id"] = int(receiver.thread)
     yield from ()  # a flow like the other ways, although it needs nothing from the driver
     began = time.monotonic()
-    try:
-        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/sendMessage", body, receiver.proxy)
-        sent = read_api_answer(status, raw, site.redact)
-    except (Lost, OSError, ValueError) as error:
-        sent = Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100)))
+    sent, _ = ask_api(site, receiver, "sendMessage", body)
     site.pool.forgive(time.monotonic() - began)
     return sent
 
@@ -5394,6 +5642,12 @@ NOT_SENT_WORDS = (
     "config(uration)? (is )?invalid|invalid config|token (is )?missing|missing token|no bot token|"
     "requires node|unsupported node|node\\.js v?\\d+.* (is )?required"
 )
+
+
+def openclaw_environment(site: Site, binary: str) -> dict:
+    """The environment of a child `openclaw`; its own directories come first in PATH, for the Node that belongs to it."""
+    env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
+    return {**env, "PATH": ":".join([os.path.dirname(binary), os.path.dirname(os.path.realpath(binary)), env["PATH"]])}
 
 
 def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
@@ -5406,9 +5660,7 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     }  # fmt: skip
     argv = [receiver.binary, "message", "send", *(word for pair in given.items() if pair[1] for word in pair)]
     argv += [] if message.rings else ["--silent"]
-    env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
-    env["PATH"] = ":".join([os.path.dirname(receiver.binary), os.path.dirname(os.path.realpath(receiver.binary)), env["PATH"]])
-    outcome = yield Command(argv, site.home, env, OPENCLAW_TIMEOUT, marker=new_id())
+    outcome = yield Command(argv, site.home, openclaw_environment(site, receiver.binary), OPENCLAW_TIMEOUT, marker=new_id())
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5983,25 +6235,36 @@ class Files(NamedTuple):
     dirs: Any  # of OpenClaw
 
 
-def find_files(args: Any) -> Files:
-    env = dict(os.environ)
+def files_for(env: dict, config_file: str, state_file: str) -> Files:
+    """The files of a process with this environment and these flags."""
     home = home_directory(env)
     dirs = openclaw_places(env, home, os.path.exists)
     ours = dirs.ours_dir or home
-    config = expand_home(args.config_file or f"{ours}/net/config/ops-jobs.json", home)
-    state = expand_home(args.state_file or f"{ours}/net/state/ops-monitor.json", home)
-    if os.path.realpath(config) == os.path.realpath(state):
-        raise UsageError(f"{state} is the config; the state needs a file of its own", "name another with --state-file")
+    config = expand_home(config_file or f"{ours}/net/config/ops-jobs.json", home)
+    state = expand_home(state_file or f"{ours}/net/state/ops-monitor.json", home)
     return Files(os.path.abspath(config), os.path.abspath(state), home, dirs)
+
+
+def find_files(args: Any) -> Files:
+    files = files_for(dict(os.environ), args.config_file, args.state_file)
+    if os.path.realpath(files.config_file) == os.path.realpath(files.state_file):
+        raise UsageError(f"{files.state_file} is the config; the state needs a file of its own", "name another with --state-file")
+    return files
+
+
+def existing_place(path: str) -> str:
+    """The directory that `path` is in; where that is not made yet, the nearest one above it that is."""
+    place = os.path.dirname(path)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return place
 
 
 def refuse_foreign_root(state_file: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
     if os.geteuid() != 0:
         return
-    place = os.path.dirname(state_file)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
+    place = existing_place(state_file)
     owner = os.stat(place).st_uid
     if owner != 0:
         typed = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
@@ -6042,9 +6305,8 @@ def tell_lost_state(site: Site, state: State, aside: str) -> None:
     state.record("state lost", aside=aside)
 
 
-def open_site(files: Files, config: Config, args: Any) -> Site:
-    """The installation that the command works on."""
-    refuse_foreign_root(files.state_file)
+def called_site(files: Files, config: Config, args: Any) -> Site:
+    """The site as the command line has called it: its target, its next commands, its alarm for a lost state."""
     site = make_site(files, config)
     site.target = getattr(args, "target", "")
     named = (("config", args.config_file), ("state", args.state_file))
@@ -6052,6 +6314,12 @@ def open_site(files: Files, config: Config, args: Any) -> Site:
     site.call = script_command(), after
     site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
+
+
+def open_site(files: Files, config: Config, args: Any) -> Site:
+    """The installation that the command works on."""
+    refuse_foreign_root(files.state_file)
+    return called_site(files, config, args)
 
 
 def find_job(site: Site, job_id: str) -> Any:
@@ -6383,6 +6651,8 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     if not serves:
         state.raw["configFile"] = site.config_file
         keep_jobs(site, state)
+    if not loud:
+        state.note_tick()
     keep_queue(state)
     trim_outbox(state)
     if not site.config.monitor.digest_at:
@@ -6391,15 +6661,18 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
 
-def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
-    """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
-    refuse_foreign_root(files.state_file)
-    last = Store(files.state_file, Clock()).view().raw["receiver"]
+def last_config(last: dict) -> Config:
+    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
     known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
     if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
         del known["delivery"]["via"]
-    config = Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
-    site = open_site(files, config, args)
+    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+
+
+def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
+    """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
+    refuse_foreign_root(files.state_file)
+    site = open_site(files, last_config(Store(files.state_file, Clock()).view().raw["receiver"]), args)
     if args.dry_run or args.print_only:
         return True
     finding = Finding("config_file", ALERT, Phrase("config.unusable", {"problem": problem}))
@@ -7127,69 +7400,582 @@ def do_logs(site: Site, args: Any) -> int:
     return DONE
 
 
-# ---- selftest, demo
+# ---- selftest: is this file whole, and can this machine carry it?
 
 
-def check_decisions() -> Iterator[str]:
-    """A few rows of the judgement's table, as a sign that this file is whole."""
-    job = {"id": "x", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "commands": {"start": ["true"]}, "policy": {"autoResume": True}}
-    now = Instant(1_000_000.0)
-    for state, memory, expected in (
-        (STOPPED, Memory(), "resume.now"),
-        (UNKNOWN, Memory(), "resume.unknown"),
-        (STOPPED, Memory(held_at=999_999.0), "resume.held"),
+def scratch_site(directory: str, config: str) -> Site:
+    """An installation in a directory of its own; what it would tell is kept in `printed`."""
+    dirs = openclaw_places({"OPENCLAW_HOME": directory}, directory, os.path.exists)
+    files = Files(os.path.join(directory, "ops-jobs.json"), os.path.join(directory, "state.json"), directory, dirs)
+    site = make_site(files, read_config(config))
+    site.printed = []
+    return site
+
+
+def check_decisions(directory: str) -> Iterator[str]:
+    """A few rows of the judgement's table."""
+    job = make_job({"id": "x", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "commands": {}, "policy": {"autoResume": True}}, {}, 0)
+    noon, night = Instant(1_000_000.0, 9_000.0, "boot"), Instant(1_000_000.0, 9_000.0, "boot", minute=0)
+    stuck = Memory(state=RUNNING, last_look=RUNNING, key="k", boot="boot", looked_awake=5_000.0)
+    told = Memory(incidents={"unknown": Incident(opened_at=1.0, told_at=1.0, told_rank=ALERT, texts=TEXTS_TOLD)})
+    for now, state, memory, topic, expected in (
+        (noon, STOPPED, Memory(), "resume", "resume.now"),
+        (noon, UNKNOWN, Memory(), "resume", "resume.unknown"),
+        (noon, STOPPED, Memory(held_at=1.0), "resume", "resume.held"),
+        (noon, RUNNING, stuck, "stalled", "incident.opened"),
+        (noon, RUNNING, Memory(), "report", "report.first"),
+        (night, RUNNING, Memory(), "report", "report.quiet_hours"),
+        (noon, UNKNOWN, Memory(), "unknown", "incident.opened"),
+        (noon, UNKNOWN, told, "unknown", "incident.reminder"),
+        (noon, RUNNING, told, "unknown", "incident.resolved"),
     ):
-        if decide_long(make_job(job, {}, 0), Observation(now, state), memory, now).why("resume") != expected:
-            yield f"decision rules: {expected}"
+        found = decide_long(job, Observation(now, state, key="k"), memory, now).why(topic)
+        if found != expected:
+            yield f"decision rules: expected {expected}, found {found or 'nothing'}: this file is damaged, copy it again"
 
 
-def check_machine(directory: str) -> Iterator[str]:
+def check_texts(directory: str) -> Iterator[str]:
+    """The redactor and the tolerant JSON reader."""
+    token = "1" * 9 + ":" + "Aa0_-" * 7  # made here: a literal would look like somebody's
+    if token in Redactor().tidy(f"POST /bot{token}/x") or "hunter" in Redactor(["hunter-42"]).tidy("it is hunter-42"):
+        yield "a credential is not masked: messages and logs could show it"
+    if parse_json("{// so\n a: 'b', n: [+.5,],}") != {"a": "b", "n": [0.5]}:
+        yield "JSON with comments is misread: the config could be misunderstood"
+
+
+def check_clocks(directory: str) -> Iterator[str]:
+    first = awake_seconds()
+    if awake_seconds() < first or not boot_identity():
+        yield "no boot identity or no steady clock on this machine: stalls and living processes cannot be told"
+
+
+def check_locks(directory: str) -> Iterator[str]:
     locks = [try_lock(os.path.join(directory, "check.lock")) for _ in range(2)]
     for fd in locks:
         if fd is not None:
             os.close(fd)
     if locks[0] is None or locks[1] is not None:
-        yield f"locks do not exclude each other in {directory}"
+        yield f"locks do not exclude each other in {directory}: two ticks could start one job twice"
+
+
+def check_writes(directory: str) -> Iterator[str]:
     path = os.path.join(directory, "check.json")
     write_durably(path, b"old")
     write_durably(path, b"new")
     if read_file(path) != b"new":
-        yield f"a replaced file in {directory} shows its old content"
-    first = awake_seconds()
-    if awake_seconds() < first or not boot_identity():
-        yield "no boot identity or no steady clock on this machine"
+        yield f"a replaced file in {directory} shows its old content: what was told could be told again"
+
+
+def check_state(directory: str) -> Iterator[str]:
+    """A tiny state of v1: taken over, changed, read again."""
+    path = os.path.join(directory, "state-v1.json")
+    write_durably(path, b'{"jobs": {"x": {"lastProgressKey": "7", "lastReportAt": 1000}}, "mine": 1}')
+    Store(path, Clock()).change(lambda state: state.remember("x", state.memory("x")._replace(pid=4)))
+    state = Store(path, Clock()).view()
+    memory = state.memory("x")
+    if (memory.key, memory.reported_at, memory.pid, state.raw.get("mine")) != ("7", 1000.0, 4, 1) or not os.path.exists(path + ".v1-backup"):
+        yield "a state file does not come back as it was saved: jobs could be forgotten or told twice"
+
+
+LEAVER = "import os, time\nif not os.fork(): os.setsid()\ntime.sleep(60)"  # half of it leaves the process group
 
 
 def check_processes(directory: str) -> Iterator[str]:
-    """A command that hangs ends in time, and so does what it left."""
-    pool = Pool(4, Clock().now)
-    env = {"PATH": "/usr/bin:/bin"}
-    marker = new_id()
+    """Exit codes, output and signals arrive; a command that hangs ends in time, and so does what left its group."""
+    pool, env, marker = Pool(4, Clock().now), {"PATH": "/usr/bin:/bin"}, new_id()
     pool.add(Command(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], directory, env, 5.0), "exit")
-    pool.add(Command(["/bin/sh", "-c", "sleep 60 & wait"], directory, env, 0.2, marker=marker), "hang")
+    pool.add(Command(["/bin/sh", "-c", "kill -9 $$"], directory, env, 5.0), "signal")
+    pool.add(Command([sys.executable or "python3", "-I", "-S", "-c", LEAVER], directory, env, 0.5, marker=marker), "hang")
     found: dict = {}
     while pool.busy:
         found.update(pool.wait(6.0))
     ended = found["exit"]
     if (ended.code, ended.out, ended.err) != (3, b"out\n", b"err\n"):
-        yield f"a command's exit code or output was lost: {ended.code}"
+        yield f"a command's exit code or output was lost: {ended.code}: failures would go unseen"
+    if found["signal"].code != -signal.SIGKILL:
+        yield f"a killed command does not show as killed: {found['signal'].code}"
+    until = time.monotonic() + 1.0
+    while marked_processes(marker) and time.monotonic() < until:
+        time.sleep(0.01)
     if not found["hang"].timed_out or marked_processes(marker):
-        yield "a command that hangs was not ended with all it started"
+        yield "a command that hangs was not ended with all it started: it would pile up, tick after tick"
+
+
+GATE_CONFIG = """{"version": 1, "jobs": [
+  {"id": "write", "kind": "one_shot_write", "risk": "write_local", "after": [{"jobId": "look"}],
+   "commands": {"run": ["/bin/sh", "-c", "echo > written"]}},
+  {"id": "look", "kind": "one_shot_read", "risk": "read_only", "commands": {"run": ["/bin/sh", "-c", ":"]}}
+]}"""
+
+
+def check_gate(directory: str) -> Iterator[str]:
+    """A write that somebody queued: a tick refuses it, and says so."""
+    site = scratch_site(directory, GATE_CONFIG)
+    site.store.change(lambda state: enqueue(state, "write", 0.0, "selftest"))
+    driver = Driver(site)
+    plan_tick(site, driver)
+    driver.run()
+    told = [entry["text"] for entry in site.printed or []]
+    if os.path.exists(os.path.join(directory, "written")) or "BLOCKED" not in "".join(told):
+        yield "a tick ran a write, or did not refuse it: this file is damaged, do not use it"
+
+
+SELFTESTS = (check_decisions, check_texts, check_clocks, check_locks, check_writes, check_state, check_processes, check_gate)
 
 
 @typed("selftest", wants_site=False)
 def do_selftest(files: Files, args: Any) -> int:
-    """Check this installation offline: locks, durable writes, process groups, clocks, decision rules."""
+    """Check this installation offline: locks, durable writes, process groups, clocks, decision rules, state file."""
     import tempfile
 
+    problems: list = []
     parent = os.path.dirname(files.state_file)
     with tempfile.TemporaryDirectory(dir=parent if os.access(parent, os.W_OK) else None, prefix=".ops-selftest-") as directory:
-        problems = [*check_decisions(), *check_machine(directory), *check_processes(directory)]
+        for check in SELFTESTS:
+            try:
+                problems += check(directory)
+            except (OSError, OpsError) as error:
+                problems.append(f"{check.__name__} met an error: {error}")
     put((f"error: {problem}" for problem in problems), sys.stderr)
     if problems:
         return JOB_FAILED
     print("selftest: OK")
     return DONE
+
+
+# ---- doctor: all that stands between a job and a person.  Facts first, then what mends them.
+
+MACHINE = ""  # what stands before /etc, /Library and /proc; tests build a machine of their own
+OLDEST_PYTHON = (3, 9)
+RELEASE_YEAR = 2026  # no clock that is right shows an earlier one
+NETWORK_FILESYSTEM = r"nfs4?|cifs|smb.*|9p|afs|ceph|davfs|fuse\.(sshfs|rclone|davfs2|glusterfs|s3fs)"
+
+
+class Health(NamedTuple):
+    """One line of `doctor`: how it is, and what mends it."""
+
+    level: str  # ok, warn or fail
+    facts: str
+    mend: str = ""  # a command, or the step to take
+
+
+def state_of_entry(entry: Entry, home: str) -> str:
+    """The state file that a scheduler's entry works on."""
+    words = [part for word in entry.call.options for part in word.split("=", 1)]
+    given = next((path for flag, path in zip(words, words[1:]) if flag == "--state-file"), "")
+    return os.path.realpath(files_for({"HOME": home, **entry.env}, "", given).state_file)
+
+
+class Patient:
+    """What the checks look at, collected once, whatever is broken."""
+
+    def __init__(self, files: Files, args: Any):
+        self.files, self.args = files, args
+        self.trust = check_trust(files.config_file, files.home)
+        self.trouble: Any = None  # why the config cannot be used, an OpsError
+        self.state, self.has_state = State({"version": STATE_VERSION}, time.time()), False  # examine_state says why
+        try:
+            store = Store(files.state_file, Clock())
+            self.state, self.has_state = store.view(), not store.is_unreadable()
+        except OpsError:
+            pass
+        try:
+            config = load_config(files, argparse.Namespace(trust_permissions=True))[0]
+        except UsageError as error:
+            self.trouble, config = error, last_config(self.state.raw["receiver"])
+        self.site = called_site(files, config, args)
+        self.delivery = config.delivery
+        self.openclaw = load_openclaw_of(self.site)
+        self.token = find_token(self.openclaw, self.delivery.account, read_secret_file)
+        self.site.redact.learn([self.token.value] if self.token.value else [])
+        try:
+            self.receiver = find_receiver(self.site)
+        except OpsError as error:
+            self.receiver = Receiver(problem=str(error), advice=error.advice)
+        self.needs_openclaw = self.delivery.via in ("auto", "api", "openclaw")
+        listed = self.ask(["crontab", "-l"], self.site.child_env)
+        found = find_schedulers(MACHINE, files.home, listed.out.decode("utf-8", "replace") if listed.is_good else "")
+        mine = [entry for entry in found if entry.user in ("", user_name(os.geteuid()))]
+        self.entries = [entry for entry in mine if state_of_entry(entry, files.home) == os.path.realpath(files.state_file)]
+        self.strangers = [entry for entry in mine if entry not in self.entries]
+
+    def ask(self, argv: list, env: dict, seconds: float = 10.0) -> Outcome:
+        """What came of a small program."""
+
+        def flow() -> Flow:
+            return (yield Command(argv, "/", env, seconds, marker=new_id(), head=1 << 20))
+
+        return Driver(self.site).finish(flow())
+
+    def words(self, outcome: Outcome) -> str:
+        """Its last line, after why it is not good."""
+        said = last_lines(self.site.redact.read(outcome.out + b"\n" + outcome.err), 1, 200)
+        phrase = outcome_phrase(outcome)
+        return ": ".join(filter(None, [phrase and phrase_text("en", phrase), said]))
+
+
+def examine_python(patient: Patient) -> Iterator[Health]:
+    """Of this process, which is new enough, or it would not be here; entry_problems asks for the scheduler's."""
+    yield Health("ok", f"{sys.version.split()[0]} at {sys.executable}, ops-monitor.py {VERSION} at {os.path.abspath(__file__)}")
+
+
+def examine_clock(patient: Patient) -> Iterator[Health]:
+    clock, mend = patient.site.clock, "set the clock, then: date"
+    now, saved_at = clock.now().at, epoch_seconds(patient.state.raw.get("savedAt"))
+    text = time.strftime("%Y-%m-%d %H:%M:%S %z", clock.local(now))
+    if clock.local(now).tm_year < RELEASE_YEAR:
+        yield Health("fail", f"it shows {text}, a time before this program was released", mend)
+    elif saved_at > now + 5.0:
+        yield Health("warn", f"it shows {text} and was set back: the state was saved {duration_text(saved_at - now)} later", mend)
+    else:
+        yield Health("ok", text)
+    if clock.problem:
+        yield Health("warn", clock.problem, f"mend monitor.timezone in {patient.files.config_file}, or install the system's tzdata")
+
+
+def examine_config(patient: Patient) -> Iterator[Health]:
+    site, path, config = patient.site, patient.files.config_file, patient.site.config
+    if patient.trouble:
+        yield Health("fail", str(patient.trouble), patient.trouble.advice)
+        return
+    warnings = [problem for problem in config.problems if not problem.is_error]
+    missing = list(missing_things(site))
+    for level, what, problems in (("fail", "errors", config.errors), ("warn", "warnings", warnings), ("warn", "missing", missing)):
+        for line in problem_lines(config._replace(problems=tuple(problems)), path)[:1]:
+            yield Health(level, f"{what}: {len(problems)}, the first: {line}", site.advise("validate-config"))
+    jobs = config.jobs.values()
+    watched = [job for job in jobs if job.kind == LONG_READ or job.policy.every_seconds]
+    if not jobs:
+        yield Health("warn", "it has no job", f"add one to {path}; ops-jobs.example.json shows some")
+    elif watched and not any(job.enabled for job in watched):
+        yield Health("warn", "no job is enabled: a tick watches nothing", f'set "enabled": true of a job in {path}')
+    else:
+        yield Health("ok", f"{path}, jobs: {len(jobs)}, enabled: {sum(job.enabled for job in jobs)}")
+
+
+def examine_permissions(patient: Patient) -> Iterator[Health]:
+    home, secret, found = patient.files.home, patient.openclaw.path, []
+    writes = ", ".join([job.id for job in patient.site.config.jobs.values() if job.kind == WRITE][:5])
+    blocked_too = f"; these writes stay BLOCKED: {writes}" if writes else ""
+    state, openclaw = (check_trust(path, home) if path else Trust() for path in (patient.files.state_file, secret))
+    for level, what, trust, more in (
+        ("fail", "config", patient.trust, blocked_too), ("fail", "state", state, blocked_too), ("warn", "OpenClaw's config", openclaw, ""),
+    ):  # fmt: skip
+        words, _, mend = trust.warning.rpartition("; ")
+        if trust.refusal or words:
+            found.append(Health(level if trust.refusal else "warn", f"{what}: {trust.refusal or words}{more}", trust.mend or mend))
+    if os.path.exists(secret) and os.stat(secret).st_mode & 0o077:
+        found.append(Health("warn", f"{secret} holds the token, and others may open it", f"chmod 600 {shell_word(secret)}"))
+    yield from found or [Health("ok", "nobody else can write the config, the state or what leads to them")]
+
+
+def examine_place(patient: Patient) -> Iterator[Health]:
+    """The directory of the state: may we write there, do locks and durable writes work, is it on this machine?"""
+    import tempfile
+
+    refuse_foreign_root(patient.files.state_file)
+    place, me = existing_place(patient.files.state_file), user_name(os.geteuid())
+    if not os.path.isdir(place):
+        yield Health("fail", f"{place} is not a directory", f"mv {shell_word(place)} {shell_word(place)}.aside")
+        return
+    if not os.access(place, os.W_OK | os.X_OK):
+        owned = f"chmod u+rwx {shell_word(place)}" if os.stat(place).st_uid == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
+        yield Health("fail", f"{place} cannot be written by {me}", "mount it writable" if os.statvfs(place).f_flag & os.ST_RDONLY else owned)
+        return
+    elsewhere = "name a state file on a local disk: --state-file PATH"
+    with tempfile.TemporaryDirectory(dir=place, prefix=".ops-doctor-") as directory:
+        found = [Health("fail", words.replace(directory, place), elsewhere) for words in (*check_locks(directory), *check_writes(directory))]
+    point, kind = mount_of(os.path.realpath(place), text_in(f"{MACHINE}/proc/mounts"))
+    if re.fullmatch(NETWORK_FILESYSTEM, kind):
+        found.append(Health("warn", f"{place} is on a network filesystem ({kind} at {point}): its locks may not hold", elsewhere))
+    yield from found or [Health("ok", f"{place} {kind}".strip())]
+
+
+def examine_disk(patient: Patient) -> Iterator[Health]:
+    place = existing_place(patient.files.state_file)
+    found = os.statvfs(place)
+    free, share = found.f_bavail * found.f_frsize / 1e6, found.f_bavail / max(1, found.f_blocks)
+    inodes = found.f_favail / found.f_files if found.f_files else 1.0  # some filesystems do not count them
+    level = "fail" if free < 20 or not inodes else "warn" if free < 200 or min(share, inodes) < 0.05 else "ok"
+    facts = f"free beside the state: {free:.0f} MB, {share:.0%} of the space, {inodes:.0%} of the inodes"
+    yield Health(level, facts, f"df -h {shell_word(place)}; df -i {shell_word(place)}; then remove what is not needed")
+
+
+def stays_held(path: str, seconds: float = 1.0) -> bool:
+    """Whether a lock is held all that time; transactions take milliseconds."""
+    until = time.monotonic() + seconds
+    while is_held(path) and time.monotonic() < until:
+        time.sleep(0.02)
+    return is_held(path)
+
+
+def examine_state(patient: Patient) -> Iterator[Health]:
+    site, path = patient.site, patient.files.state_file
+    lock, (place, name) = site.store.lock_path("state"), os.path.split(path)
+    if stays_held(lock):
+        yield Health("fail", f"another process holds {lock}: nothing can be saved", f"lsof {shell_word(lock)}")
+    aside = [f"{place}/{other}" for other in names_in(place) if other.startswith(f"{name}.corrupt-")]
+    if aside:
+        yield Health("warn", f"states that could not be read: {len(aside)}, the last: {aside[-1]}", f"look into it, then: rm {shell_word(aside[-1])}")
+    if site.store.is_unreadable():
+        yield Health("fail", f"{path} is not a state: the next tick moves it aside and begins anew", site.advise("tick"))
+        return
+    serves = other_config(site, site.store.view())
+    if serves:
+        yield Health("warn", f"{site.store.path} serves {serves}, not {site.config_file}", site.advise("status"))
+    yield Health("ok", path if os.path.exists(path) else f"{path} is not there yet, the first tick makes it")
+
+
+def examine_openclaw(patient: Patient) -> Iterator[Health]:
+    """OpenClaw's config: broken, it stops OpenClaw; us only if it takes away the token or the target."""
+    if not patient.needs_openclaw:
+        yield Health("ok", f"not needed: delivery.via is {patient.delivery.via}")
+    elif not patient.openclaw.problems:
+        yield Health("ok", patient.openclaw.path)
+    else:
+        for problem in patient.openclaw.problems[:5]:
+            name, ours = problem.split(":")[0], patient.files.config_file
+            mend = f"mend {name}" if os.path.exists(name) else f"name it with OPENCLAW_CONFIG_PATH, or set delivery.via in {ours}"
+            yield Health("fail" if patient.receiver.problem else "warn", problem, mend)
+
+
+def examine_token(patient: Patient) -> Iterator[Health]:
+    token, has_program = patient.token, "openclaw" in patient.receiver.ways
+    if not patient.needs_openclaw:
+        return
+    if token.value:
+        bot = re.match(r"\d{5,12}:", token.value)  # its public number
+        yield Health("ok", f"{bot[0] if bot else ''}{MASK} from {token.source}")
+        env = {"HOME": patient.files.home, **(patient.entries[0].env if patient.entries else {})}
+        if find_token(load_openclaw_of(patient.site, env), patient.delivery.account, read_secret_file).value != token.value:
+            mend = f"put the variable into {patient.site.dirs.state_dir}/.env, mode 0600"
+            yield Health("warn", "it comes from the environment of this shell, which a scheduler does not have", mend)
+    else:
+        why = f"{token.problem} ({token.source})" if token.source else "none in OpenClaw's config, nor in TELEGRAM_BOT_TOKEN"
+        mend = f"set channels.telegram.botToken in {patient.openclaw.path or 'openclaw.json'} to the bot's token"
+        yield Health("warn" if has_program else "fail", why + ("; openclaw will send" if has_program else ""), mend)
+
+
+def examine_target(patient: Patient) -> Iterator[Health]:
+    site, delivery = patient.site, patient.delivery
+    given, found = str(site.target or delivery.target or ""), None
+    if not patient.needs_openclaw:
+        return
+    if delivery.channel == "telegram":
+        found = parse_target(given) if given else find_target(patient.openclaw, delivery.account)
+    if given and (found or delivery.channel != "telegram"):
+        yield Health("ok", f"{given} from {'--target' if site.target else 'delivery.target'}")
+    elif found:
+        yield Health("ok", f"{found[0]} from {found[2]} in OpenClaw's config")
+    else:
+        words = f"'{given}' is no chat of Telegram" if given else "none is named: nobody would be told"
+        yield Health("fail", words, f"set delivery.target in {patient.files.config_file} to your chat id, a number")
+
+
+def examine_way(patient: Patient) -> Iterator[Health]:
+    receiver, delivery = patient.receiver, patient.delivery
+    if receiver.problem:
+        yield Health("fail", receiver.problem, receiver.advice)
+        return
+    why = f"delivery.via is {delivery.via}"
+    if delivery.via == "auto":
+        why += (", a token can be read" if "api" in receiver.ways else ", no token can be read" if not patient.token.value
+                else ", the channel is not telegram" if delivery.channel != "telegram" else ", the proxy is none for us")  # fmt: skip
+    yield Health("ok", f"{', else '.join(receiver.ways)}: {why}")
+
+
+def examine_program(patient: Patient) -> Iterator[Health]:
+    """`openclaw` as sending calls it: a Node script, which under cron finds the wrong Node or none."""
+    binary = openclaw_binary(patient.site) if patient.delivery.via in ("auto", "openclaw") else ""
+    outcome = patient.ask([binary, "--version"], openclaw_environment(patient.site, binary), 30.0) if binary else None
+    if outcome and outcome.is_good:
+        yield Health("ok", f"{binary}: {patient.words(outcome)}")
+    elif outcome:
+        mend = f'put the Node that it wants beside it: ln -s "$(command -v node)" {shell_word(os.path.dirname(binary))}/node'
+        yield Health("warn" if "api" in patient.receiver.ways else "fail", f"{binary} does not work: {patient.words(outcome)}", mend)
+
+
+def examine_online(patient: Patient) -> Iterator[Health]:
+    """Does the Bot API know the token and the chat?  Nothing is sent, no message is read."""
+    receiver, is_asked = patient.receiver, patient.args.online or patient.args.send_test
+    if is_asked and "api" not in receiver.ways:
+        yield Health("ok", "not asked: messages do not go by the Bot API")
+    questions: list = [("getMe", {}, f"ask @BotFather for the token, then set channels.telegram.botToken in {patient.openclaw.path}")]
+    if receiver.chat:
+        no_chat = f"write to the bot there, or set delivery.target in {patient.files.config_file}"
+        questions.append(("getChat", {"chat_id": chat_id(receiver)}, no_chat))
+    for method, body, mend in questions if is_asked and "api" in receiver.ways else ():
+        sent, raw = ask_api(patient.site, receiver, method, body)
+        if sent.result != "sent":
+            is_refused = sent.result == "refused" or bool(sent.moved_to)
+            words = f"{method} is {'refused' if is_refused else 'not answered'}: {sent.detail}"
+            yield Health("fail", words, mend if is_refused else f"curl -sS {shell_word(receiver.root)}")
+            return
+        known = object_at(json.loads(raw), "result")
+        yield Health("ok", f"{method}: {known.get('username') or known.get('title') or known.get('first_name') or 'known'}")
+
+
+def examine_test(patient: Patient) -> Iterator[Health]:
+    """One silent message by the way that a tick would take; never through the outbox."""
+    site, receiver, trust = patient.site, patient.receiver, patient.trust
+    if not patient.args.send_test:
+        return
+    if trust.refusal or receiver.problem:
+        why = f"others could have written the config: {trust.refusal}" if trust.refusal else receiver.problem
+        yield Health("fail", f"not sent: {why}", trust.mend or receiver.advice)
+        return
+    text = f"{header_text(site.clock.time_text(site.clock.now().at), site.config.monitor.host)}\n\n{site.say('doctor.test')}"
+    for way in receiver.ways:
+        sent = Driver(site).finish(SENDERS[way](site, receiver, Message(text, False, ())))
+        words = f"by {way} to {receiver.chat or 'your command'}: {sent.result.replace('_', ' ')}"
+        if sent.result == "sent":
+            yield Health("ok", words)
+            return
+        more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
+        goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor", "", "--online"))
+        if not goes_on:
+            return
+
+
+def entry_problems(patient: Patient, entry: Entry) -> Iterator[tuple]:
+    """(what, mend) of all that is wrong with a scheduler's entry, its script and its Python included."""
+    yield from entry.problems
+    script, python, me = entry.call.script, entry.call.python or "python3", user_name(os.geteuid())
+    if os.path.isabs(script) and not os.path.exists(script):
+        yield f"there is no {script}", patient.site.advise("schedule install")
+    path = entry.env.get("PATH", "/usr/bin:/bin" if entry.kind == "cron" else "/usr/local/bin:/usr/bin:/bin")
+    words = patient.words(patient.ask([python, "--version"], {"HOME": patient.files.home, "PATH": path}))
+    version = re.fullmatch(r"Python (\d+)\.(\d+).*", words)
+    if not version or (int(version[1]), int(version[2])) < OLDEST_PYTHON:
+        yield f"it calls {python}: {words}; Python 3.9 or newer is needed", f"name another there, such as {sys.executable}"
+    if entry.kind == "systemd" and not entry.user:
+        answer = patient.words(patient.ask(["loginctl", "show-user", me, "--property=Linger"], patient.site.child_env))
+        if "Linger=no" in answer or "not logged in or lingering" in answer:
+            yield f"lingering is off: its timer stops when {me} logs out", f"loginctl enable-linger {me}"
+
+
+def examine_scheduler(patient: Patient) -> Iterator[Health]:
+    site, entries = patient.site, patient.entries
+    for entry in entries:
+        problems = list(entry_problems(patient, entry))
+        yield from (Health("fail", f"{entry.place}: {words}", mend) for words, mend in problems)
+        if not problems:
+            yield Health("ok", entry.place + (f", every {duration_text(entry.period)}" if entry.period else ""))
+    alive = [entry for entry in entries if entry.is_on]
+    if len(alive) > 1:
+        yield Health("warn", f"tick is called more than once: {', '.join(entry.place for entry in alive)}", f"keep one of them: {alive[-1].remove}")
+    for entry in [] if entries else patient.strangers:
+        facts = f"{entry.place} calls tick for {state_of_entry(entry, patient.files.home)}, not for {site.store.path}"
+        yield Health("warn", facts, f"add --state-file {shell_word(site.store.path)} there, or: {site.advise('schedule install')}")
+    if not entries and not patient.state.ticks:
+        yield Health("warn", "nothing calls tick: no entry of cron, systemd or launchd was found", site.advise("schedule install"))
+
+
+SCHEDULERS = {"cron": "journalctl -u cron -u crond", "systemd": "systemctl --user list-timers; systemctl list-timers", "launchd": "launchctl list"}
+
+
+def examine_ticks(patient: Patient) -> Iterator[Health]:
+    """Does the scheduler tick as often as it says?"""
+    ticks, alive = patient.state.ticks, [entry for entry in patient.entries if entry.is_on]
+    period = min((entry.period for entry in alive if entry.period), default=0.0)
+    gaps = sorted(after - before for before, after in zip(ticks, ticks[1:]))
+    usual, age = gaps[len(gaps) // 2] if gaps else 0.0, patient.site.clock.now().at - max(ticks, default=0.0)
+    facts = f"the last one {duration_text(int(age))} ago" + (f", usually one in {duration_text(usual)}" if gaps else "")
+    if not ticks and alive and patient.has_state:
+        look = f"if it is new, wait {duration_text(period or MINUTE)}; else: {SCHEDULERS[alive[0].kind]}"
+        yield Health("fail", f"{alive[0].place} has not called tick for this state yet", look)
+    elif ticks and age > 3 * (period or usual or MINUTE) + MINUTE:
+        yield Health("fail", f"{facts}: nothing calls tick any more", SCHEDULERS[alive[0].kind] if alive else patient.site.advise("schedule install"))
+    elif len(gaps) >= 4 and usual < period / 2:
+        words = f"{facts}, {duration_text(period)} was agreed: something else calls tick as well"
+        yield Health("warn", words, "crontab -l; systemctl --user list-timers; systemctl list-timers")
+    elif ticks:
+        yield Health("ok", facts + ("" if alive else "; who calls it was not found"))
+
+
+def examine_outbox(patient: Patient) -> Iterator[Health]:
+    site, waiting, error = patient.site, patient.state.outbox, outbox_error(patient.state.outbox)
+    lock = site.store.lock_path("delivery")
+    if not patient.has_state:
+        return
+    if stays_held(lock):
+        yield Health("warn", f"another process is sending and holds {lock}", f"wait a minute; if it stays: lsof {shell_word(lock)}")
+    if not waiting:
+        yield Health("ok", "nothing waits to be told")
+        return
+    facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
+    if error:
+        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor", "", "--online"))
+    else:
+        yield Health("warn", facts, site.advise("tick"))
+
+
+def examine_intentions(patient: Patient) -> Iterator[Health]:
+    """Starts and runs without a result, beyond their limits; ticks end them, if ticks come."""
+    site, state, jobs = patient.site, patient.state, patient.site.config.jobs
+    memories, gates = {job_id: state.memory(job_id) for job_id in state.jobs}, {job_id: state.gate(job_id) for job_id in state.raw["gates"]}
+    begun = [(job_id, memory.action, memory.action_at, memory.action_for) for job_id, memory in memories.items() if memory.action]
+    begun += [(job_id, "write", gate.run_began_at, run_timeout(jobs[job_id]) if job_id in jobs else HOUR)
+              for job_id, gate in gates.items() if gate.run == "begun"]  # fmt: skip
+    for job_id, action, at, limit in begun:
+        if site.clock.now().at >= at + limit:
+            mend = site.advise("explain", job_id) if job_id in jobs else site.advise("status")
+            yield Health("warn", f"{job_id}: its {action} of {site.clock.full_text(at)} has no result; it had {duration_text(limit)}", mend)
+
+
+CHECKS = {
+    "python": examine_python, "clock": examine_clock, "config": examine_config, "permissions": examine_permissions,
+    "disk": examine_disk, "directory": examine_place, "state": examine_state, "openclaw.json": examine_openclaw, "token": examine_token,
+    "target": examine_target, "way": examine_way, "openclaw": examine_program, "online": examine_online, "test message": examine_test,
+    "scheduler": examine_scheduler, "ticks": examine_ticks, "outbox": examine_outbox, "unfinished": examine_intentions,
+}  # fmt: skip
+
+
+def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> Iterator[Health]:
+    """What a check finds; what it stumbles over is a finding too."""
+    try:
+        yield from check(patient)
+    except OpsError as error:
+        yield Health("fail", str(error), error.advice)
+    except OSError as error:
+        path = str(error.filename or patient.files.state_file)
+        there = path if os.path.lexists(path) else existing_place(path)
+        yield Health("fail", f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(there)}")
+
+
+def next_step(found: list, site: Site) -> str:
+    """What mends the first failure; without one a scheduler, where there is none; else what mends the first warning."""
+    mends = [health.mend for level in ("fail", "warn") for health in found if health.level == level]
+    schedule = site.advise("schedule install")
+    is_well = all(health.level != "fail" for health in found)
+    return schedule if is_well and schedule in mends else next(iter(mends), site.advise("status"))
+
+
+@typed(
+    "doctor",
+    flag("--send-test", "send one silent test message, and say what came back"),
+    flag("--online", "ask the Bot API whether it knows the token and the chat"),
+    TARGET,
+    example="doctor --online",
+    wants_site=False,
+)
+def do_doctor(files: Files, args: Any) -> int:
+    """Check all that stands between your jobs and you, and say what mends it.  Changes nothing."""
+    patient, found = Patient(files, args), []
+    tidy = patient.site.redact.tidy
+    for subject, check in CHECKS.items():
+        for health in examined(patient, check):
+            found.append(health)
+            mend = f"\n      {tidy(health.mend)}" if health.mend and health.level != "ok" else ""
+            print(f"{health.level:4}  {subject}: {tidy(one_line(health.facts, 600))}{mend}", flush=True)
+    levels = [health.level for health in found]
+    print("\ndoctor: " + ", ".join(f"{level} {levels.count(level)}" for level in ("ok", "warn", "fail")))
+    print(f"next: {tidy(next_step(found, patient.site))}")
+    return JOB_FAILED if "fail" in levels else DONE
+
+
+# ---- demo
 
 
 DEMO_JOB = """
@@ -7231,12 +8017,8 @@ DEMO_CONFIG = """{
 
 
 def demo_site(directory: str) -> Site:
-    text = DEMO_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"DEMO_JOB"', json.dumps(DEMO_JOB))
-    dirs = openclaw_places({"OPENCLAW_HOME": directory}, directory, os.path.exists)
-    files = Files(os.path.join(directory, "ops-jobs.json"), os.path.join(directory, "state.json"), directory, dirs)
-    site = make_site(files, read_config(text))
-    site.printed = []
-    return site
+    python = json.dumps(sys.executable or "python3")
+    return scratch_site(directory, DEMO_CONFIG.replace('"PYTHON"', python).replace('"DEMO_JOB"', json.dumps(DEMO_JOB)))
 
 
 def scene(text: str) -> None:
@@ -7370,6 +8152,9 @@ def on_signal(number: int, frame: Any) -> None:
 
 def dispatch(argv: list) -> int:
     """Run one command to its exit code."""
+    if tuple(sys.version_info[:2]) < OLDEST_PYTHON:
+        words = f"this is Python {sys.version.split()[0]} at {sys.executable}; 3.9 or newer is needed"
+        raise UsageError(words, "call it with another: ls /usr/bin/python3*")
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return DONE if argv else USAGE
