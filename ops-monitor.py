@@ -3020,6 +3020,15 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def write_private(path: str, flag: int, text: str) -> None:
+    """Write a text with os.O_TRUNC or os.O_APPEND, neither at once nor durably."""
+    fd = open_private(path, os.O_WRONLY | flag)
+    try:
+        write_all(fd, text.encode("utf-8", "replace"))
+    finally:
+        os.close(fd)
+
+
 def flush_to_disk(fd: int) -> None:
     reach("fsync")
     full_sync = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone does not reach the platter
@@ -3043,6 +3052,7 @@ def flush_directory(path: str) -> None:
 
 def remove_quietly(path: str) -> None:
     try:
+        reach("unlink")
         os.unlink(path)
     except OSError:
         pass  # what is not there need not go
@@ -3311,9 +3321,9 @@ class Store:
         """Best effort: history tells what happened, nothing is decided from it."""
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in records)
         try:
-            with open(open_private(self.history_path, os.O_WRONLY | os.O_APPEND), "ab") as file:
-                file.write(lines.encode("utf-8", "replace"))
+            write_private(self.history_path, os.O_APPEND, lines)
             if os.path.getsize(self.history_path) > HISTORY_LIMIT:
+                reach("replace")
                 os.replace(self.history_path, self.history_path + ".1")
         except OSError as error:
             print(f"warning: cannot write {self.history_path}: {os_words(error)}", file=sys.stderr)
@@ -3469,6 +3479,7 @@ def enlarge_pipe(fd: int) -> None:
 
 
 def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
+    reach("kill")
     try:
         kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -3476,7 +3487,6 @@ def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -
 
 
 def end_group(pid: int, number: int) -> None:
-    reach("kill")
     end_one(pid, number, os.killpg)
 
 
@@ -3581,6 +3591,7 @@ class Pool:
             import tempfile  # rare: only what is sent through a command, and supervisors
 
             with tempfile.TemporaryFile() as file:
+                reach("write")
                 file.write(command.stdin)
                 file.flush()
                 file.seek(0)
@@ -3637,6 +3648,7 @@ class Pool:
             os.close(fd)
 
     def _reap(self, child: Child) -> None:
+        reach("wait")
         try:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
         except ChildProcessError:  # somebody else's wait took it: its code is not to be had
@@ -4369,9 +4381,9 @@ def prepare_job_dir(site: Site, job: Any) -> str:
     try:
         make_private_dir(directory)
         if not os.path.exists(f"{directory}/id"):
-            with open(open_private(f"{directory}/id", os.O_WRONLY | os.O_TRUNC), "wb") as file:
-                file.write(job.id.encode("utf-8", "replace"))
+            write_private(f"{directory}/id", os.O_TRUNC, job.id)
         if file_size(log) > START_LOG_LIMIT:
+            reach("replace")
             os.replace(log, log + ".1")
     except OSError as error:
         error.filename = error.filename or directory
@@ -4391,7 +4403,9 @@ def set_checkpoint_aside(checkpoint: str) -> None:
     """Keep the last checkpoint as `checkpoint.old`; one older than that goes."""
     import shutil  # rare: a job that begins anew
 
+    reach("unlink")
     shutil.rmtree(checkpoint + ".old", ignore_errors=True)
+    reach("replace")
     os.replace(checkpoint, checkpoint + ".old")
 
 
@@ -5361,6 +5375,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         if refused:
             yield from tell_blocked(site, job, refused)
         try:
+            reach("replace")
             os.replace(log, log + ".1")
         except OSError:
             pass  # the first run; nothing may fail between the mark and the run
