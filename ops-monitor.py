@@ -2875,6 +2875,15 @@ def reach(step: str) -> None:
     """Called before every step that others can see; proofs replace it to stop exactly there."""
 
 
+def warn(*lines: str) -> None:
+    """Lines on standard error.  A closed pipe or a full disk behind it is no reason to stop what is being done."""
+    try:
+        for line in lines:
+            print(line, file=sys.stderr)
+    except OSError:
+        pass  # nobody reads
+
+
 # ---- clock
 
 
@@ -3326,7 +3335,7 @@ class Store:
                 reach("replace")
                 os.replace(self.history_path, self.history_path + ".1")
         except OSError as error:
-            print(f"warning: cannot write {self.history_path}: {os_words(error)}", file=sys.stderr)
+            warn(f"warning: cannot write {self.history_path}: {os_words(error)}")
 
 
 # ---- processes
@@ -5078,7 +5087,7 @@ def deliver(site: Site) -> Flow:
 
 def warn_undelivered(delivered: Delivered) -> None:
     if delivered.left:
-        print(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again", file=sys.stderr)
+        warn(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again")
 
 
 def show(text: str, stream: Any) -> None:
@@ -5086,7 +5095,9 @@ def show(text: str, stream: Any) -> None:
     if text:
         try:
             print(text, end="" if text.endswith("\n") else "\n", file=stream, flush=True)
-        except BrokenPipeError:
+        except OSError as error:
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -5388,7 +5399,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
     phrase = outcome_phrase(outcome)
     if phrase:
         code = JOB_FAILED
-        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
+        warn("error: " + phrase_text(site.lang, phrase))
     else:
         print(site.say("write.done", job=job.id))
         code = (yield from verify_now(site, job)) if verify else DONE
@@ -5632,8 +5643,7 @@ def do_validate_config(files: Files, args: Any) -> int:
     site = make_site(files, config)
     whole = config._replace(problems=(*config.problems, *missing_things(site)))
     warnings = [text for text in (warning, site.clock.problem) if text]
-    put(problem_lines(whole, files.config_file, args.strict), sys.stderr)
-    put((f"{files.config_file}: warning: {text}" for text in warnings), sys.stderr)
+    warn(*problem_lines(whole, files.config_file, args.strict), *(f"{files.config_file}: warning: {text}" for text in warnings))
     if config.errors or args.strict and (whole.problems or warnings):
         return USAGE
     print(f"OK: version=1 jobs={len(config.jobs)}")
@@ -5715,7 +5725,7 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
         return code
     delivered = driver.finish(deliver(site))
     if delivered.left or not delivered.is_elsewhere and site.store.view().own_memory().incidents.get("delivery"):
-        put(site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0], sys.stderr)
+        warn(*site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0])
     return code or (UNDELIVERED if delivered.left else DONE)
 
 
@@ -5896,7 +5906,7 @@ def do_tick(files: Files, args: Any) -> int:
         site.printed = []
     driver = Driver(site)
     plan_tick(site, driver)
-    put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
+    warn(*driver.finish(changing(lambda state: keep_house(site, state, loud, warning))))
     while driver.alive:
         driver.run(ROUND)
         if driver.alive and site.printed is None:
@@ -6052,7 +6062,7 @@ def run_by_hand(site: Site, job: Any) -> Flow:
     warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
-        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
+        warn("error: " + phrase_text(site.lang, phrase))
     return JOB_FAILED if phrase else DONE
 
 
@@ -6427,7 +6437,7 @@ def do_status(site: Site, args: Any) -> int:
     rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
     state = site.store.view()
     if site.store.is_unreadable():
-        print("warning: " + site.say("state.unreadable", path=site.store.path), file=sys.stderr)
+        warn("warning: " + site.say("state.unreadable", path=site.store.path))
     put([json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2)] if args.json else status_lines(site, state, rows))
     return DONE
 
@@ -6609,7 +6619,7 @@ def do_selftest(files: Files, args: Any) -> int:
     parent = os.path.dirname(files.state_file)
     with tempfile.TemporaryDirectory(dir=parent if os.access(parent, os.W_OK) else None, prefix=".ops-selftest-") as directory:
         problems = [*check_decisions(), *check_machine(directory), *check_processes(directory)]
-    put((f"error: {problem}" for problem in problems), sys.stderr)
+    warn(*(f"error: {problem}" for problem in problems))
     if problems:
         return JOB_FAILED
     print("selftest: OK")
@@ -6807,7 +6817,7 @@ def dispatch(argv: list) -> int:
         return row.function(files, args)
     config, warning = load_config(files, args)
     if warning and sys.stderr.isatty():
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(f"warning: {warning}")
     site = open_site(files, config, args)
     trust = check_trust(files.state_file, files.home)  # it holds the approvals
     site.config_risk = "; ".join(filter(None, [warning, trust.refusal or trust.warning]))
@@ -6815,12 +6825,9 @@ def dispatch(argv: list) -> int:
 
 
 def complain(problem: str, advice: str = "") -> None:
-    """Print an error, and the next step where there is one; a closed pipe is silent."""
+    """Print an error, and the next step where there is one."""
     prefix = "" if ": error: " in problem else "error: "  # a problem with a place says so itself
-    try:
-        print(f"{prefix}{problem}" + (f"\nhelp: {advice}" if advice else ""), file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody reads
+    warn(f"{prefix}{problem}", *([f"help: {advice}"] if advice else []))
 
 
 def write_crash(error: Exception) -> str:
@@ -6838,6 +6845,29 @@ def write_crash(error: Exception) -> str:
         return f"could not be written, {os_words(trouble)}"
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what the disk behind standard output says; every other file has its name in its error
+
+
+def lost_output(error: OSError) -> int:
+    """The exit code of whoever could not print, which is said; a closed pipe is silent."""
+    if isinstance(error, BrokenPipeError):
+        return DONE
+    complain(f"cannot write standard output: {os_words(error)}", "df")
+    return STATE_TROUBLE
+
+
+def flush_streams() -> int:
+    """What is printed goes out; the exit code of that.  The interpreter must not complain of it at its end."""
+    code = DONE
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = lost_output(error) if stream is sys.stdout else code
+    return code
+
+
 def run_command_line(argv: list) -> int:
     """The error boundary: whatever happens becomes a line and an exit code."""
     try:
@@ -6851,20 +6881,14 @@ def run_command_line(argv: list) -> int:
         return DONE
     except Exception as error:
         path = getattr(error, "filename", None)
+        if isinstance(error, OSError) and not path and error.errno in FULL:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it need not fail once more
+            return lost_output(error)
         if isinstance(error, OSError) and path:
             complain(f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(str(path))}")
             return STATE_TROUBLE
         complain(f"a bug in ops-monitor.py: {type(error).__name__}; details: {write_crash(error)}")
         return BUG
-
-
-def flush_streams() -> None:
-    """What is printed goes out; a closed pipe must not make the interpreter complain at its end."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def prepare_process() -> None:
@@ -6893,8 +6917,8 @@ def main(argv: Optional[list] = None) -> int:
     """Run the command line `argv`; the exit code."""
     prepare_process()
     code = run_command_line(sys.argv[1:] if argv is None else argv)
-    flush_streams()
-    return code
+    lost = flush_streams()
+    return code or lost
 
 
 if __name__ == "__main__":
