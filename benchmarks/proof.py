@@ -21,8 +21,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.claims import Ledger, Tally
 
-NAMES = ("crashes", "neighbours")
-SHOWN = 20  # failures of one claim that are printed whole
+NAMES = ("crashes", "faults", "neighbours")
+SHOWN = 60  # failures of one claim that are printed whole
 
 
 def claim_named(name):
