@@ -369,15 +369,15 @@ class HandWorld(TickWorld):
         return [word, "hand", *flags]
 
     def act(self, home, seam):
-        self.begun = []
+        self.begun, since = [], time.monotonic()
         first, second = (["tick"], self.argv()) if self.kills_tick else (self.argv(), ["tick"])
         if self.rng.random() < 0.5:
-            self.begun.append(home.begin(*second))
+            self.begun.append(home.begin(*second, since=since))
             time.sleep(self.rng.random() * 0.01)
-        killed = home.begin(*first, seam=seam)
+        killed = home.begin(*first, seam=seam, since=since)
         if not self.begun:
             time.sleep(self.rng.random() * 0.01)
-            self.begun.append(home.begin(*second))
+            self.begun.append(home.begin(*second, since=since))
         return killed
 
     def after(self, home):

@@ -202,7 +202,7 @@ class Home:
         self.state_path = self.path("net", "state", "ops-monitor.json")
         os.makedirs(os.path.dirname(self.config_path))
         self.env = {"HOME": self.root, "OPENCLAW_HOME": self.root, "TMPDIR": self.root, "PATH": "/usr/bin:/bin", "TZ": "UTC", MARK: self.root}
-        self.at = NOON
+        self.at = NOON  # what its clocks say; 0 = the time of day
         self.bot = BotApi() if via == "api" else None
         delivery = {"via": "command", "command": sh("{ cat; printf '\\036'; } >> told")}
         if self.bot:
@@ -304,14 +304,18 @@ class Home:
 
     # calls
 
-    def begin(self, *argv, seam=None, gate=None, bend=None):
-        """Starts a call; it waits until the descriptor `gate` reads end-of-file."""
+    def begin(self, *argv, seam=None, gate=None, bend=None, since=0.0):
+        """Starts a call; it waits until the descriptor `gate` reads end-of-file.
+
+        The home's time is that of this call's begin, or of `since` (monotonic) for calls that run at once.
+        """
+        since = since or time.monotonic()
         out, err = (tempfile.TemporaryFile(dir=os.path.dirname(self.root)) for _ in range(2))
         steps = mmap.mmap(-1, STEPS_KEPT)
         pid = os.fork()
         if pid == 0:
             try:
-                self._call(argv, (out, err), steps, seam, gate, bend)
+                self._call(argv, (out, err), steps, seam, gate, bend, since)
             except BaseException:
                 os.write(2, traceback.format_exc().encode())
             finally:
@@ -324,7 +328,7 @@ class Home:
     def tick(self, **how):
         return self.call("tick", **how)
 
-    def _call(self, argv, files, steps, seam, gate, bend):
+    def _call(self, argv, files, steps, seam, gate, bend, since):
         """The whole life of a child."""
         signal.set_wakeup_fd(-1)
         for fd, source in zip((0, 1, 2), (os.open(os.devnull, os.O_RDONLY), *(file.fileno() for file in files))):
@@ -336,7 +340,8 @@ class Home:
         tempfile.tempdir = None
         os.chdir(self.root)
         sys.argv = [str(SCRIPT), *argv]
-        obey(self.at)
+        if self.at:
+            obey(self.at, since)
         count = [0]
 
         def reach(step):
@@ -391,12 +396,12 @@ class Home:
             time.sleep(0.001)
 
 
-def obey(at):
-    """Lets the clock of this process begin at `at`; it goes on from there."""
-    began, boot = time.monotonic(), ops.boot_identity()
+def obey(at, since):
+    """Lets the clocks of this process say that it was `at` at `since`; they go on from there."""
+    boot = ops.boot_identity()
 
     def now(self):
-        moment = at + time.monotonic() - began
+        moment = at + time.monotonic() - since
         return ops.Instant(moment, moment - NOON + 5000.0, boot, int(moment // 60) % 1440)
 
     ops.Clock.now = now
