@@ -167,6 +167,7 @@ class Incident(NamedTuple):
     told_at: float = 0.0  # last telling; 0 = a person does not know yet
     told_rank: int = 0  # rank of that telling
     told_text: str = ""  # its text with digits masked, to notice a really different one
+    earlier: list = []  # digests of the texts told before that one: one that comes back is not told again
     texts: int = 0  # really different texts told so far; at most five
     reminders: int = 0  # reminders told; each next wait doubles
     acked_at: float = 0.0  # a person has seen it: no reminders until it changes
@@ -2383,13 +2384,27 @@ def finding_text(finding: Finding) -> str:
     return masked_digits(finding.phrase.key + " " + json.dumps(finding.phrase.facts, sort_keys=True, ensure_ascii=False))
 
 
+def text_digest(text: str) -> str:
+    import zlib  # rare: only for a text that changes
+
+    return format(zlib.crc32(text.encode("utf-8", "surrogatepass")), "08x")
+
+
+def is_new_text(incident: Incident, finding: Finding) -> bool:
+    """Whether a person has not yet read this of the incident, and has not read too many texts of it."""
+    text = finding_text(finding)
+    return text != incident.told_text and incident.texts < TEXTS_TOLD and text_digest(text) not in incident.earlier
+
+
 def told(incident: Incident, finding: Finding, now: Instant, telling: str = "opened") -> Incident:
     """The incident once this finding is told."""
     if telling == "reminder":
         return incident._replace(told_at=now.at, reminders=incident.reminders + 1)
-    text = finding_text(finding)
+    text, earlier = finding_text(finding), incident.earlier
+    if incident.told_text not in ("", text):
+        earlier = [*earlier, text_digest(incident.told_text)][-TEXTS_TOLD:]
     texts = incident.texts + (text != incident.told_text)
-    return incident._replace(told_at=now.at, told_rank=finding.rank, told_text=text, texts=texts, **FORGOTTEN.get(telling, {}))
+    return incident._replace(told_at=now.at, told_rank=finding.rank, told_text=text, earlier=earlier, texts=texts, **FORGOTTEN.get(telling, {}))
 
 
 def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Instant, hold: float) -> Reason:
@@ -2405,7 +2420,7 @@ def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Insta
         (hold and finding.rank < ALERT, "incident.quiet_hours", now.at + hold),
         (not incident.told_at, "incident.opened"),
         (finding.rank > incident.told_rank, "incident.worse"),
-        (finding_text(finding) != incident.told_text and incident.texts < TEXTS_TOLD, "incident.changed"),
+        (is_new_text(incident, finding), "incident.changed"),
         (incident.acked_at, "incident.acked"),
         (not policy.alert_repeat_seconds, "incident.told_once"),
         (now.at < due_at, "incident.told", due_at),

@@ -64,5 +64,15 @@ class TestAFullDiskBehindTheOutput(unittest.TestCase):
         self.assertEqual(len(home.told_with("ACTION REQUIRED", "the disk went away")), 1)
 
 
+class TestTextsThatComeBack(unittest.TestCase):
+    def test_each_text_of_an_incident_is_told_once_however_often_it_comes_back(self):
+        home = Installation(self, long_job("a", status="cat a.status"))
+        for minute, text in enumerate(("no JSON", "[]", "no JSON", "[]", '{"running": 1}', "[]", "no JSON")):
+            home.put("a.status", text)
+            home.tick(later=60.0 * minute)
+        self.assertEqual(["not JSON" in text for text in home.told], [True, False, False])
+        self.assertEqual(len(home.told_with("not a JSON object")), 1)
+
+
 if __name__ == "__main__":
     unittest.main()
