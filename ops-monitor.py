@@ -2304,21 +2304,23 @@ def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, sta
 
 
 def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, marker: str) -> Decision:
-    """The intention to resume: counted and told before anything is started."""
+    """The intention to resume: counted and told before anything is started.  Of a job that is known to flap it is not told."""
     policy, attempt = job.policy, memory.attempts + 1
     restart = look.state == RUNNING
     kind, action, row = ("stalled", "restart", "autorun.restart") if restart else ("stopped", "start", "autorun")
     stop_time = policy.stop_timeout_seconds if restart else 0.0
     incident = memory.incidents.get(kind) or Incident(since_at=now.at, looks=1, rank=NOTICE, key=kind)
-    told_rank = max(NOTICE, incident.told_rank) if restart else NOTICE
-    incident = incident._replace(opened_at=incident.opened_at or now.at, told_at=now.at, told_rank=told_rank)
+    incident = incident._replace(opened_at=incident.opened_at or now.at)
+    is_told = not 0 < memory.flapping_at < incident.since_at
+    if is_told:
+        incident = incident._replace(told_at=now.at, told_rank=max(NOTICE, incident.told_rank) if restart else NOTICE)
     after = memory._replace(
         attempts=attempt, attempt_at=now.at, attempt_key=memory.key, stalled_for=0.0, incidents={**memory.incidents, kind: incident},
         action=action, action_at=now.at, action_for=policy.start_timeout_seconds + stop_time + 10.0, action_id=marker,
     )  # fmt: skip
     phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", "reason": look.stop_reason})
     notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
-    return Decision(after, (notify,), {"resume": Reason("resume.now")})
+    return Decision(after, (notify,) if is_told else (), {"resume": Reason("resume.now")})
 
 
 def end_action(memory: Memory) -> Memory:

@@ -74,5 +74,20 @@ class TestTextsThatComeBack(unittest.TestCase):
         self.assertEqual(len(home.told_with("not a JSON object")), 1)
 
 
+class TestAJobThatIsResumedAgainAndAgain(unittest.TestCase):
+    def test_once_it_is_known_to_flap_its_resumes_are_made_and_not_told(self):
+        home = Installation(self, long_job("a", "echo x >> starts", autoResume=True, reportWhileRunning=False, stallSeconds=0))
+        for minute in range(0, 60, 2):
+            home.says("a", **STOPPED)
+            home.tick(later=60.0 * minute)
+            home.says("a", running=True, progressKey=str(minute))
+            home.tick(later=60.0 * minute + 60)
+        self.assertEqual(len(home.lines("starts")), 30, "it is resumed each time")
+        self.assertEqual(len(home.told_with("going wrong and right again")), 1)
+        self.assertLessEqual(len(home.told), 8)
+        home.tick(later=7300)
+        self.assertEqual(len(home.told_with("RESOLVED", "going wrong")), 1)
+
+
 if __name__ == "__main__":
     unittest.main()
