@@ -167,6 +167,7 @@ class Incident(NamedTuple):
     told_at: float = 0.0  # last telling; 0 = a person does not know yet
     told_rank: int = 0  # rank of that telling
     told_text: str = ""  # its text with digits masked, to notice a really different one
+    earlier: list = []  # digests of the texts told before that one: one that comes back is not told again
     texts: int = 0  # really different texts told so far; at most five
     reminders: int = 0  # reminders told; each next wait doubles
     acked_at: float = 0.0  # a person has seen it: no reminders until it changes
@@ -2408,14 +2409,16 @@ def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, sta
 
 
 def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, marker: str) -> Decision:
-    """The intention to resume: counted and told before anything is started."""
+    """The intention to resume: counted and told before anything is started.  Of a job that is known to flap it is not told."""
     policy, attempt = job.policy, memory.attempts + 1
     restart = look.state == RUNNING
     kind, action, row = ("stalled", "restart", "autorun.restart") if restart else ("stopped", "start", "autorun")
     stop_time = policy.stop_timeout_seconds if restart else 0.0
     incident = memory.incidents.get(kind) or Incident(since_at=now.at, looks=1, rank=NOTICE, key=kind)
-    told_rank = max(NOTICE, incident.told_rank) if restart else NOTICE
-    incident = incident._replace(opened_at=incident.opened_at or now.at, told_at=now.at, told_rank=told_rank)
+    incident = incident._replace(opened_at=incident.opened_at or now.at)
+    is_told = not 0 < memory.flapping_at < incident.since_at
+    if is_told:
+        incident = incident._replace(told_at=now.at, told_rank=max(NOTICE, incident.told_rank) if restart else NOTICE)
     after = memory._replace(
         attempts=attempt, attempt_at=now.at, attempt_key=memory.key, stalled_for=0.0, incidents={**memory.incidents, kind: incident},
         action=action, action_at=now.at, action_for=policy.start_timeout_seconds + stop_time + 10.0, action_id=marker,
@@ -2423,7 +2426,7 @@ def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, mar
     facts = {"for": duration_text(memory.stalled_for)} if restart else {"reason": look.stop_reason}
     phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", **facts})
     notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
-    return Decision(after, (notify,), {"resume": Reason("resume.now")})
+    return Decision(after, (notify,) if is_told else (), {"resume": Reason("resume.now")})
 
 
 # ---- findings: what one look at a long job shows to be wrong
@@ -2484,13 +2487,27 @@ def finding_text(finding: Finding) -> str:
     return masked_digits(finding.phrase.key + " " + json.dumps(finding.phrase.facts, sort_keys=True, ensure_ascii=False))
 
 
+def text_digest(text: str) -> str:
+    import zlib  # rare: only for a text that changes
+
+    return format(zlib.crc32(text.encode("utf-8", "surrogatepass")), "08x")
+
+
+def is_new_text(incident: Incident, finding: Finding) -> bool:
+    """Whether a person has not yet read this of the incident, and has not read too many texts of it."""
+    text = finding_text(finding)
+    return text != incident.told_text and incident.texts < TEXTS_TOLD and text_digest(text) not in incident.earlier
+
+
 def told(incident: Incident, finding: Finding, now: Instant, telling: str = "opened") -> Incident:
     """The incident once this finding is told."""
     if telling == "reminder":
         return incident._replace(told_at=now.at, reminders=incident.reminders + 1)
-    text = finding_text(finding)
+    text, earlier = finding_text(finding), incident.earlier
+    if incident.told_text not in ("", text):
+        earlier = [*earlier, text_digest(incident.told_text)][-TEXTS_TOLD:]
     texts = incident.texts + (text != incident.told_text)
-    return incident._replace(told_at=now.at, told_rank=finding.rank, told_text=text, texts=texts, **FORGOTTEN.get(telling, {}))
+    return incident._replace(told_at=now.at, told_rank=finding.rank, told_text=text, earlier=earlier, texts=texts, **FORGOTTEN.get(telling, {}))
 
 
 def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Instant, hold: float) -> Reason:
@@ -2506,7 +2523,7 @@ def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Insta
         (hold and finding.rank < ALERT, "incident.quiet_hours", now.at + hold),
         (not incident.told_at, "incident.opened"),
         (finding.rank > incident.told_rank, "incident.worse"),
-        (finding_text(finding) != incident.told_text and incident.texts < TEXTS_TOLD, "incident.changed"),
+        (is_new_text(incident, finding), "incident.changed"),
         (incident.acked_at, "incident.acked"),
         (not policy.alert_repeat_seconds, "incident.told_once"),
         (now.at < due_at, "incident.told", due_at),
@@ -3174,6 +3191,15 @@ def reach(step: str) -> None:
     """Called before every step that others can see; proofs replace it to stop exactly there."""
 
 
+def warn(*lines: str) -> None:
+    """Lines on standard error.  A closed pipe or a full disk behind it is no reason to stop what is being done."""
+    try:
+        for line in lines:
+            print(line, file=sys.stderr)
+    except OSError:
+        pass  # nobody reads
+
+
 # ---- clock
 
 
@@ -3323,6 +3349,15 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def write_private(path: str, flag: int, text: str) -> None:
+    """Write a text with os.O_TRUNC or os.O_APPEND, neither at once nor durably."""
+    fd = open_private(path, os.O_WRONLY | flag)
+    try:
+        write_all(fd, text.encode("utf-8", "replace"))
+    finally:
+        os.close(fd)
+
+
 def flush_to_disk(fd: int) -> None:
     reach("fsync")
     full_sync = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone does not reach the platter
@@ -3346,6 +3381,7 @@ def flush_directory(path: str) -> None:
 
 def remove_quietly(path: str) -> None:
     try:
+        reach("unlink")
         os.unlink(path)
     except OSError:
         pass  # what is not there need not go
@@ -3700,13 +3736,13 @@ class Store:
         """Best effort: history tells what happened, nothing is decided from it."""
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in records)
         try:
-            with open(open_private(self.history_path, os.O_WRONLY | os.O_APPEND), "ab") as file:
-                file.write(lines.encode("utf-8", "replace"))
+            write_private(self.history_path, os.O_APPEND, lines)
             if os.path.getsize(self.history_path) > HISTORY_LIMIT:
+                reach("replace")
                 os.replace(self.history_path, self.history_path + ".1")
         except OSError as error:
             if sys.stderr.isatty():  # lasting, and nothing is decided from it: no mail from cron each minute
-                print(f"warning: cannot write {self.history_path}: {os_words(error)}", file=sys.stderr)
+                warn(f"warning: cannot write {self.history_path}: {os_words(error)}")
 
 
 # ---- processes
@@ -3874,6 +3910,7 @@ def enlarge_pipe(fd: int) -> None:
 
 
 def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
+    reach("kill")
     try:
         kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -3881,7 +3918,6 @@ def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -
 
 
 def end_group(pid: int, number: int) -> None:
-    reach("kill")
     end_one(pid, number, os.killpg)
 
 
@@ -3990,6 +4026,7 @@ class Pool:
             import tempfile  # rare: only what is sent through a command, and supervisors
 
             with tempfile.TemporaryFile() as file:
+                reach("write")
                 file.write(command.stdin)
                 file.flush()
                 file.seek(0)
@@ -4046,6 +4083,7 @@ class Pool:
             os.close(fd)
 
     def _reap(self, child: Child) -> None:
+        reach("wait")
         try:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
         except ChildProcessError:  # somebody else's wait took it: its code is not to be had
@@ -5032,9 +5070,9 @@ def prepare_job_dir(site: Site, job: Any) -> str:
     try:
         make_private_dir(directory)
         if not os.path.exists(f"{directory}/id"):
-            with open(open_private(f"{directory}/id", os.O_WRONLY | os.O_TRUNC), "wb") as file:
-                file.write(job.id.encode("utf-8", "replace"))
+            write_private(f"{directory}/id", os.O_TRUNC, job.id)
         if file_size(log) > START_LOG_LIMIT:
+            reach("replace")
             os.replace(log, log + ".1")
     except OSError as error:
         error.filename = error.filename or directory
@@ -5054,7 +5092,9 @@ def set_checkpoint_aside(checkpoint: str) -> None:
     """Keep the last checkpoint as `checkpoint.old`; one older than that goes."""
     import shutil  # rare: a job that begins anew
 
+    reach("unlink")
     shutil.rmtree(checkpoint + ".old", ignore_errors=True)
+    reach("replace")
     os.replace(checkpoint, checkpoint + ".old")
 
 
@@ -5842,7 +5882,7 @@ def deliver(site: Site) -> Flow:
 def warn_undelivered(delivered: Delivered) -> None:
     if delivered.left:
         why = f": {delivered.problem}" if delivered.problem else ""
-        print(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again", file=sys.stderr)
+        warn(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again")
 
 
 def show(text: str, stream: Any) -> None:
@@ -5850,7 +5890,9 @@ def show(text: str, stream: Any) -> None:
     if text:
         try:
             print(text, end="" if text.endswith("\n") else "\n", file=stream, flush=True)
-        except BrokenPipeError:
+        except OSError as error:
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -6138,6 +6180,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         if refused:
             yield from tell_blocked(site, job, refused)
         try:
+            reach("replace")
             os.replace(log, log + ".1")
         except OSError:
             pass  # the first run; nothing may fail between the mark and the run
@@ -6148,7 +6191,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
     phrase = outcome_phrase(outcome)
     if phrase:
         code = JOB_FAILED
-        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
+        warn("error: " + phrase_text(site.lang, phrase))
     else:
         print(site.say("write.done", job=job.id))
         code = (yield from verify_now(site, job)) if verify else DONE
@@ -6401,8 +6444,7 @@ def do_validate_config(files: Files, args: Any) -> int:
     site = make_site(files, config)
     whole = config._replace(problems=(*config.problems, *missing_things(site)))
     warnings = [text for text in (warning, site.clock.problem) if text]
-    put(problem_lines(whole, files.config_file, args.strict), sys.stderr)
-    put((f"{files.config_file}: warning: {text}" for text in warnings), sys.stderr)
+    warn(*problem_lines(whole, files.config_file, args.strict), *(f"{files.config_file}: warning: {text}" for text in warnings))
     if config.errors or args.strict and (whole.problems or warnings):
         return USAGE
     print(f"OK: version=1 jobs={len(config.jobs)}")
@@ -6473,7 +6515,7 @@ def judge_printed(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *
         state.remember_own(decision.memory)
         return bool(finding and (loud or decision.effects))
 
-    put(lines if site.store.change(apply)[0] else (), sys.stderr)
+    warn(*(lines if site.store.change(apply)[0] else ()))
 
 
 def has_own_trouble(site: Site, kind: str) -> bool:
@@ -6683,7 +6725,7 @@ def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
 
 def dry_tick(site: Site) -> int:
     """Run the status commands, print every decision and its reason, change nothing."""
-    put(problem_lines(site.config, site.config_file) if site.config.errors else (), sys.stderr)
+    warn(*(problem_lines(site.config, site.config_file) if site.config.errors else ()))
     for row in look_around(site, [job for job in site.config.jobs.values() if job.enabled or job.kind != LONG_READ]):
         job = row.job
         if row.look:
@@ -6726,7 +6768,7 @@ def do_tick(files: Files, args: Any) -> int:
     driver = Driver(site)
     plan_tick(site, driver)
     try:
-        put(driver.finish(changing(lambda state: keep_house(site, state, loud, warning))), sys.stderr)
+        warn(*driver.finish(changing(lambda state: keep_house(site, state, loud, warning))))
         while driver.alive:
             driver.run(ROUND)
             if driver.alive and site.printed is None:
@@ -6899,7 +6941,7 @@ def run_by_hand(site: Site, job: Any) -> Flow:
     warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
-        print("error: " + phrase_text(site.lang, phrase), file=sys.stderr)
+        warn("error: " + phrase_text(site.lang, phrase))
     return JOB_FAILED if phrase else DONE
 
 
@@ -7272,7 +7314,7 @@ def do_status(site: Site, args: Any) -> int:
     rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
     state = site.store.view()
     if site.store.is_unreadable():
-        print("warning: " + site.say("state.unreadable", path=site.store.path), file=sys.stderr)
+        warn("warning: " + site.say("state.unreadable", path=site.store.path))
     put([json.dumps(status_json(site, state, rows), ensure_ascii=False, indent=2)] if args.json else status_lines(site, state, rows))
     return DONE
 
@@ -7536,7 +7578,7 @@ def do_selftest(files: Files, args: Any) -> int:
                 problems += check(directory)
             except (OSError, OpsError) as error:
                 problems.append(f"{check.__name__} met an error: {error}")
-    put((f"error: {problem}" for problem in problems), sys.stderr)
+    warn(*(f"error: {problem}" for problem in problems))
     if problems:
         return JOB_FAILED
     print("selftest: OK")
@@ -8168,7 +8210,7 @@ def dispatch(argv: list) -> int:
         return row.function(files, args)
     config, warning = load_config(files, args)
     if warning and sys.stderr.isatty():
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(f"warning: {warning}")
     site = open_site(files, config, args)
     trust = check_trust(files.state_file, files.home)  # it holds the approvals
     site.config_risk = "; ".join(filter(None, [warning, trust.refusal or trust.warning]))
@@ -8176,12 +8218,9 @@ def dispatch(argv: list) -> int:
 
 
 def complain(problem: str, advice: str = "") -> None:
-    """Print an error, and the next step where there is one; a closed pipe is silent."""
+    """Print an error, and the next step where there is one."""
     prefix = "" if ": error: " in problem else "error: "  # a problem with a place says so itself
-    try:
-        print(f"{prefix}{problem}" + (f"\nhelp: {advice}" if advice else ""), file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody reads
+    warn(f"{prefix}{problem}", *([f"help: {advice}"] if advice else []))
 
 
 def write_crash(error: Exception) -> str:
@@ -8199,6 +8238,29 @@ def write_crash(error: Exception) -> str:
         return f"could not be written, {os_words(trouble)}"
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what the disk behind standard output says; every other file has its name in its error
+
+
+def lost_output(error: OSError) -> int:
+    """The exit code of whoever could not print, which is said; a closed pipe is silent."""
+    if isinstance(error, BrokenPipeError):
+        return DONE
+    complain(f"cannot write standard output: {os_words(error)}", "df")
+    return STATE_TROUBLE
+
+
+def flush_streams() -> int:
+    """What is printed goes out; the exit code of that.  The interpreter must not complain of it at its end."""
+    code = DONE
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = lost_output(error) if stream is sys.stdout else code
+    return code
+
+
 def run_command_line(argv: list) -> int:
     """The error boundary: whatever happens becomes a line and an exit code."""
     try:
@@ -8212,20 +8274,14 @@ def run_command_line(argv: list) -> int:
         return DONE
     except Exception as error:
         path = getattr(error, "filename", None)
+        if isinstance(error, OSError) and not path and error.errno in FULL:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it need not fail once more
+            return lost_output(error)
         if isinstance(error, OSError) and path:
             complain(f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(str(path))}")
             return STATE_TROUBLE
         complain(f"a bug in ops-monitor.py: {type(error).__name__}; details: {write_crash(error)}")
         return BUG
-
-
-def flush_streams() -> None:
-    """What is printed goes out; a closed pipe must not make the interpreter complain at its end."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def prepare_process() -> None:
@@ -8254,8 +8310,8 @@ def main(argv: Optional[list] = None) -> int:
     """Run the command line `argv`; the exit code."""
     prepare_process()
     code = run_command_line(sys.argv[1:] if argv is None else argv)
-    flush_streams()
-    return code
+    lost = flush_streams()
+    return code or lost
 
 
 if __name__ == "__main__":
