@@ -6506,36 +6506,24 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
 # ---- tick
 
 
-def judge_printed(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *lines: str) -> None:
-    """Print `lines` about a trouble that nobody is told otherwise: at a terminal always, else on the reminder schedule."""
+def print_trouble(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *lines: str) -> None:
+    """Print a trouble that nobody is told otherwise: at a terminal always, else on the reminder schedule.  None: it is over."""
+    if phrase is None and kind not in site.store.view().own_memory().incidents:
+        return
 
     def apply(state: State) -> bool:
-        finding = Finding(kind, ALERT, phrase) if phrase else None
-        decision = judge_own({kind: finding}, state.own_memory(), site.clock.now())
+        decision = judge_own({kind: Finding(kind, ALERT, phrase) if phrase else None}, state.own_memory(), site.clock.now())
         state.remember_own(decision.memory)
-        return bool(finding and (loud or decision.effects))
+        return bool(phrase and (loud or decision.effects))
 
     warn(*(lines if site.store.change(apply)[0] else ()))
-
-
-def has_own_trouble(site: Site, kind: str) -> bool:
-    return kind in site.store.view().own_memory().incidents
-
-
-def say_undelivered(site: Site, delivered: Delivered, loud: bool) -> None:
-    """Print that messages wait, and why; forget it once they do not."""
-    if delivered.problem:
-        words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
-        judge_printed(site, "delivery", Phrase("undelivered", {"problem": delivered.problem}), loud, words, f"help: {delivered.advice}")
-    elif not delivered.is_elsewhere and has_own_trouble(site, "delivery"):
-        judge_printed(site, "delivery", None, loud)
 
 
 AFTER_TICK_TIMEOUT = 10.0
 
 
 def call_after_tick(site: Site) -> Flow:
-    """Run monitor.afterTick; why it failed, as a Phrase, or None."""
+    """Run monitor.afterTick; why it failed, or None."""
     outcome = yield own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)
     phrase = outcome_phrase(outcome)
     words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
@@ -6544,14 +6532,9 @@ def call_after_tick(site: Site) -> Flow:
 
 def after_tick(site: Site, driver: Driver, loud: bool) -> None:
     """Let an outside dead-man's switch know that this tick was good.  It cannot make a good tick a bad one."""
-    if not site.config.monitor.after_tick:
-        return
     phrase = driver.finish(call_after_tick(site))
-    if phrase:
-        advice = f"help: see monitor.afterTick in {site.config_file}"
-        judge_printed(site, "after_tick", phrase, loud, "warning: " + phrase_text(site.lang, phrase), advice)
-    elif has_own_trouble(site, "after_tick"):
-        judge_printed(site, "after_tick", None, loud)
+    words = phrase_text(site.lang, phrase) if phrase else ""
+    print_trouble(site, "after_tick", phrase, loud, f"warning: {words}", f"help: see monitor.afterTick in {site.config_file}")
 
 
 def print_report(site: Site) -> None:
@@ -6569,9 +6552,12 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     if site.printed is not None:
         return code
     delivered = driver.finish(deliver(site))
-    say_undelivered(site, delivered, loud)
+    if not delivered.is_elsewhere:
+        phrase = Phrase("undelivered", {"problem": delivered.problem}) if delivered.problem else None
+        words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
+        print_trouble(site, "delivery", phrase, loud, words, f"help: {delivered.advice}")
     code = code or (UNDELIVERED if delivered.left else DONE)
-    if code == DONE and not delivered.is_elsewhere:
+    if code == DONE and not delivered.is_elsewhere and site.config.monitor.after_tick:
         after_tick(site, driver, loud)
     return code
 
