@@ -748,6 +748,22 @@ class TestTheProcess(Commands):
         self.assertEqual(len(home.told_with("the pond is empty")), 1, home.told)
         self.assertTrue(home.memory("c").get("ranAt"))
 
+    def test_a_signal_at_the_very_start_of_a_command_ends_it_too(self):
+        home = Installation(self, check("c", "sleep 60"))
+
+        def interrupted():
+            spawn = os.posix_spawn
+
+            def spawn_and_ring(*args, **more):
+                pid = spawn(*args, **more)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return pid
+
+            os.posix_spawn = spawn_and_ring
+
+        result = home.call("run", "c", bend=interrupted)
+        self.assertEqual((result.code, result.err, home.processes()), (143, "", []))
+
     def test_a_signal_ends_short_commands_first_and_leaves_the_state_whole(self):
         slow = "trap 'echo x >> ended; exit 1' TERM; echo x >> begun; sleep 60 & wait"
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

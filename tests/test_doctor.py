@@ -1009,7 +1009,7 @@ class Selftest(unittest.TestCase):
         self.addCleanup(lambda: [ops.end_one(pid, signal.SIGKILL) for pid in ops.marked_processes(marker)])
         said = self.found(ops.check_processes, strays=lambda *args: [], new_id=lambda: marker)
         self.assertEqual([text.partition(":")[0] for text in said], ["a command that hangs was not ended with all it started"])
-        said = "".join(self.found(ops.check_processes, outcome_phrase=None, os=os, Outcome=lambda *args: ops_outcome(args)))
+        said = "".join(self.found(ops.check_processes, Outcome=lambda *args: Lost(0, args[5], args[6], args[3])))
         self.assertIn("a command's exit code or output was lost: 0", said)
         self.assertIn("a killed command does not show as killed: 0", said)
 
@@ -1038,10 +1038,6 @@ class Lost(NamedTuple):
     out: bytes
     err: bytes
     timed_out: bool
-
-
-def ops_outcome(args):
-    return Lost(0, args[5], args[6], args[3])
 
 
 if __name__ == "__main__":
