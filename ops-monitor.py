@@ -2569,8 +2569,12 @@ def flips_since(flips: list, since_at: float, now: Instant) -> list:
 
 
 def flips_too_often(flips: list, has_turned: bool, now: Instant) -> bool:
-    """Whether a job flaps from now on.  What is told late, in the morning or once it has settled, has turned before."""
-    return len(flips_since(flips, now.at - HOUR, now)) > FLIPS_AN_HOUR or has_turned and len(flips) > FLIPS_A_DAY
+    """Whether a job flaps from now on.  What is told late, in the morning or once it has settled, has turned before.
+
+    However often it turned today: what was steady for an hour before this turn is told as what it is.
+    """
+    lately = len(flips_since(flips, now.at - HOUR, now))
+    return lately > FLIPS_AN_HOUR or has_turned and len(flips) > FLIPS_A_DAY and lately > 1
 
 
 def judge_flapping(decision: Decision, flaps: bool, now: Instant) -> Decision:
