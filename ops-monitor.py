@@ -5496,6 +5496,8 @@ def load_config(files: Files, args: Any) -> tuple:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
     if trust.refusal and not getattr(args, "trust_permissions", False):
+        for file in (path, files.state_file):
+            refuse_foreign_root(file)  # what is foreign to root is its owner's: nothing is to be mended there
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
         return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
