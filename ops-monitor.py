@@ -3566,8 +3566,12 @@ class Pool:
                 self.poll.register(self.bell[0], select.POLLIN)
             self._connect(child, files)
             env = {**command.env, RUN_MARK: command.marker} if command.marker else command.env
-            child.pid = spawn(command.argv, command.cwd, env, files)
-            self.children[child.pid] = child
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # a child that we do not know is never ended
+            try:
+                child.pid = spawn(command.argv, command.cwd, env, files)
+                self.children[child.pid] = child
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except (OSError, ValueError) as error:
             self._close(*child.open_files)
             self.finished.append((token, Outcome(child.began, self.now(), failure=spawn_failure(error, command))))

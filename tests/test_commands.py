@@ -672,6 +672,21 @@ class TestTheProcess(Commands):
                     self.assertIsInstance(home.state, dict)
                     home.clear_away()
 
+    def test_a_signal_in_the_moment_of_a_start_ends_what_was_started(self):
+        def bend():
+            spawn = ops.spawn
+
+            def spawn_and_be_told_to_end(*words):
+                pid = spawn(*words)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return pid
+
+            ops.spawn = spawn_and_be_told_to_end
+
+        home = Installation(self, check("c", "exec sleep 60"))
+        self.assertEqual(home.call("run", "c", bend=bend).code, 143)
+        self.assertEqual(home.processes(), [])
+
     def test_an_interrupted_real_process_exits_130(self):
         home = Installation(self, check("c", "echo x >> begun; exec sleep 60"))
         process = home.real("run", "c")
