@@ -385,6 +385,9 @@ class Init(unittest.TestCase):
         user = NewUser(self)
         user.write(os.path.join(user.home, ".openclaw"), "a file")
         self.is_refused(user.call("init"), user.home, code=74)
+        user = NewUser(self)
+        os.makedirs(user.installed)
+        self.is_refused(user.call("init", "--upgrade"), user.installed, "is a directory", code=74)
 
     def test_the_variables_and_the_options_say_where(self):
         user = NewUser(self, "ho me")
@@ -606,6 +609,14 @@ class Schedule(unittest.TestCase):
         self.assertEqual(self.call("remove").out, paths.replace("written", "removed"))
         self.assertEqual(self.user.noted(), [end, *begin[:1]])
         self.assertFalse(any(map(os.path.exists, self.units)))
+
+    def test_a_unit_that_somebody_has_masked_stays_masked(self):
+        self.user.fails()
+        os.makedirs(os.path.dirname(self.units[1]))
+        os.symlink("/dev/null", self.units[1])
+        for argv in (["install"], ["remove"]):
+            self.is_refused(self.call(*argv), self.units[1], "not a regular file", code=74)
+        self.assertEqual((os.readlink(self.units[1]), self.user.noted()), ("/dev/null", []))
 
     def test_launchd_is_told(self):
         domain = f"gui/{os.geteuid()}"
