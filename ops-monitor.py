@@ -26,6 +26,7 @@ How the file is read
         TOLERANT JSON what people write when they write JSON by hand
         CONFIG        the FIELDS table and everything derived from it
         OPENCLAW      another program's config, read for a token and a target
+        SCHEDULERS    how `tick` is called, in the words of systemd, launchd and cron
         STATE         what is remembered, its shape and its migrations
         JUDGEMENT     decide: when to speak, when to act, and why not
         VOICE         decisions as text
@@ -743,6 +744,17 @@ MESSAGES = {
     "mute.done": ("muted until {time}: {job}", "静音至 {time}：{job}"),
     "mute.ended": ("no longer muted: {job}", "静音结束：{job}"),
     "help.next": ("next: {command}", "下一步：{command}"),
+    # init and schedule
+    "init.made": ("made: {path}", "已创建：{path}"),
+    "init.there": ("there already, left as it is: {path}", "已存在，保持不变：{path}"),
+    "init.other": ("there already and not the same as this script, left as it is: {path}", "已存在，与本脚本不同，保持不变：{path}"),
+    "init.replaced": ("replaced: {path}; the old one: {old}", "已替换：{path}；旧文件：{old}"),
+    "schedule.written": ("written: {path}", "已写入：{path}"),
+    "schedule.now": ("tick is called at once, then every {every}", "立即调用 tick，之后每 {every} 一次"),
+    "schedule.soon": ("tick is called every {every}, the first time within {every}", "每 {every} 调用一次 tick，{every} 之内首次调用"),
+    "schedule.linger": ("this ends when you log out, unless you type once: loginctl enable-linger", "注销后即停止，除非执行一次：loginctl enable-linger"),
+    "schedule.removed": ("removed: {path}", "已移除：{path}"),
+    "schedule.none": ("nothing to remove: no scheduler calls tick for {path}", "无可移除：没有调度器为 {path} 调用 tick"),
     # status and explain
     "column.job": ("JOB", "任务"),
     "column.state": ("STATE", "状态"),
@@ -1922,6 +1934,130 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
     settings = {**only_set(channel), **only_set(own)}
     root = settings.get("apiRoot", "https://api.telegram.org").strip()
     return Api(re.sub("/*(/bot[0-9]+:[^/]*)?/*$", "", root), settings.get("proxy", "").strip() or None)
+
+
+# ==== SCHEDULERS =========================================================
+# How `tick` is called, in the words of systemd, launchd and cron.  Only texts: COMMANDS hands them over.
+
+
+class Calling(NamedTuple):
+    """What a scheduler is told about one installation."""
+
+    name: str  # of units, plist and crontab lines; another installation has another one
+    argv: list  # calls `tick`
+    env: dict  # what argv needs in its environment
+    every: float  # seconds
+
+
+def python_word(text: str) -> str:
+    """`text` as a Python literal in which no shell, cron or systemd finds anything to read."""
+    plain = (letter if letter.isprintable() and letter not in "\"'\\%$" else f"\\U{ord(letter):08x}" for letter in text)
+    return '"' + "".join(plain) + '"'
+
+
+def tick_argv(python: str, script: str, words: list) -> list:
+    """The command that runs `script` with `words`: as a module, whose byte code Python keeps, if its name can be one's."""
+    directory, name = os.path.split(script)
+    stem, suffix = os.path.splitext(name)
+    if suffix != ".py" or "." in stem:
+        return [python, "-I", "-S", script, *words]
+    listed = ", ".join(map(python_word, words))
+    # append, not insert: the standard library stays first
+    code = f"import sys; sys.path.append({python_word(directory)}); sys.exit(__import__({python_word(stem)}).main([{listed}]))"
+    return [python, "-I", "-S", "-c", code]
+
+
+SERVICE = """# Written by `ops-monitor.py schedule install`; `schedule remove` takes it away.
+[Unit]
+Description=Ops Framework: one tick
+
+[Service]
+Type=oneshot
+# The jobs that a tick has started go on when it ends, and a long check is not cut off:
+KillMode=process
+TimeoutStartSec=infinity
+{environment}ExecStart={command}
+"""
+TIMER = """# Written by `ops-monitor.py schedule install`; `schedule remove` takes it away.
+[Unit]
+Description=Ops Framework: calls tick
+
+[Timer]
+OnActiveSec=1
+OnUnitActiveSec={every}
+AccuracySec=1
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def systemd_word(text: str) -> str:
+    """`text` as one word of a unit file."""
+    return text if re.fullmatch(r"[\w@+=:,./-]+", text) else "'" + re.sub(r"[\\']", r"\\\g<0>", text.replace("%", "%%")) + "'"
+
+
+def systemd_units(calling: Calling) -> dict:
+    """File name -> text of the service and its timer."""
+    words = list(map(systemd_word, calling.argv))
+    if words[0] != calling.argv[0]:
+        words.insert(0, "/usr/bin/env")  # systemd takes no program with an odd name
+    command = " ".join(words).replace("$", "$$")
+    environment = "".join(f"Environment={systemd_word(f'{name}={value}')}\n" for name, value in calling.env.items())
+    service = SERVICE.format(environment=environment, command=command)
+    return {f"{calling.name}.service": service, f"{calling.name}.timer": TIMER.format(every=int(calling.every))}
+
+
+def launchd_settings(calling: Calling) -> dict:
+    """The property list of a launchd agent.  From Apple's documents; not tried there."""
+    settings = {"Label": f"local.{calling.name}", "ProgramArguments": calling.argv, "StartInterval": int(calling.every)}
+    settings.update(RunAtLoad=True, AbandonProcessGroup=True, ProcessType="Background")
+    return {**settings, "EnvironmentVariables": calling.env} if calling.env else settings
+
+
+def agent_commands(kind: str, name: str, path: str, user: int) -> tuple:
+    """(what makes systemd or launchd read its files, at last start the calls; what ends the calls)."""
+    if kind == "launchd":
+        return [["launchctl", "bootstrap", f"gui/{user}", path]], ["launchctl", "bootout", f"gui/{user}/local.{name}"]
+    systemctl, timer = ["systemctl", "--user"], f"{name}.timer"
+    return [[*systemctl, "daemon-reload"], [*systemctl, "enable", "--now", timer]], [*systemctl, "disable", "--now", timer]
+
+
+CRON_GRID = {  # seconds -> how cron says it; it knows a grid of the day only
+    **{minutes * 60: f"*/{minutes} * * * *" for minutes in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)},
+    **{hours * 3600: f"0 */{hours} * * *" for hours in (1, 2, 3, 4, 6, 8, 12)},
+    60: "* * * * *", 3600: "0 * * * *", 86400: "0 0 * * *",
+}  # fmt: skip
+
+
+def cron_word(text: str) -> str:
+    """`text` as one word of a crontab line.  No two backslashes meet: some crons make one of them."""
+    return shell_word(text).replace("\\", "\\''").replace("%", "\\%")
+
+
+def cron_lines(calling: Calling) -> str:
+    """What stands in the crontab: a comment by which the line below it is known as ours, and that line."""
+    env = [f"{name}={value}" for name, value in calling.env.items()]
+    command = " ".join(map(cron_word, [*(["/usr/bin/env"] if env else []), *env, *calling.argv]))
+    about = "written by `ops-monitor.py schedule install`; `schedule remove` takes it away"
+    return f"# {calling.name}: {about}\n{CRON_GRID[int(calling.every)]} {command}\n"
+
+
+def merge_crontab(table: bytes, name: str, ours: bytes) -> bytes:
+    """`table` with `ours` where the lines called `name` stand, else at its end; all others stay, byte for byte."""
+    kept: list = []
+    place, is_next = -1, False
+    for row in re.findall(rb"[^\n]*\n|[^\n]+", table):
+        is_mark = row.startswith(f"# {name}: ".encode())
+        if is_mark and place < 0:
+            place = len(kept)
+        if not is_mark and not (is_next and b"tick" in row):
+            kept.append(row)
+        is_next = is_mark
+    if place < 0:
+        kept += [b"\n"] if ours and kept and not kept[-1].endswith(b"\n") else []
+        place = len(kept)
+    return b"".join([*kept[:place], ours, *kept[place:]])
 
 
 # ==== STATE ==============================================================
@@ -3416,10 +3552,10 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
     """A regular file's bytes.  Raises OSError, also for what is no regular file or too large."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a FIFO must not hold us
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file")
+            raise OSError(errno.EINVAL, "is not a regular file", path)
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB")
+        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", path)
     return data
 
 
@@ -6319,17 +6455,26 @@ def refuse_foreign_root(state_file: str) -> None:
         raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", words)
 
 
+def how_called(args: Any) -> tuple:
+    """How a person calls this program with the same files: before and after the command."""
+    named = (("config", args.config_file), ("state", args.state_file))
+    after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
+    return script_command(), after
+
+
 def load_config(files: Files, args: Any) -> tuple:
     """(Config, a warning or '').  Raises UsageError with one clear line if nothing in it can be used."""
     path = files.config_file
     try:
         raw = read_file(path)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "copy ops-jobs.example.json there, or name another with --config-file") from None
+        raise UsageError(f"{path}: no such file", " init".join(how_called(args)) + ", or name another with --config-file") from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
     if trust.refusal and not getattr(args, "trust_permissions", False):
+        for file in (path, files.state_file):
+            refuse_foreign_root(file)  # what is foreign to root is its owner's: nothing is to be mended there
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
         return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
@@ -6338,7 +6483,7 @@ def load_config(files: Files, args: Any) -> tuple:
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise UsageError(f"{path}:{line}:{column}: error: not UTF-8 text", "save the file as UTF-8") from None
     except Malformed as error:
-        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", f"mend the file, then: {script_command()} validate-config") from None
+        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: " + " validate-config".join(how_called(args))) from None
 
 
 def make_site(files: Files, config: Config) -> Site:
@@ -6356,9 +6501,7 @@ def called_site(files: Files, config: Config, args: Any) -> Site:
     """The site as the command line has called it: its target, its next commands, its alarm for a lost state."""
     site = make_site(files, config)
     site.target = getattr(args, "target", "")
-    named = (("config", args.config_file), ("state", args.state_file))
-    after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
-    site.call = script_command(), after
+    site.call = how_called(args)
     site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
     return site
 
@@ -6452,6 +6595,8 @@ def do_validate_config(files: Files, args: Any) -> int:
     if config.errors or args.strict and (whole.problems or warnings):
         return USAGE
     print(f"OK: version=1 jobs={len(config.jobs)}")
+    if sys.stdout.isatty():  # scripts compare the output
+        print("next: " + " doctor".join(how_called(args)))
     return DONE
 
 
@@ -6460,6 +6605,296 @@ def do_schema(files: Files, args: Any) -> int:
     """Print the JSON Schema of the config."""
     print(json.dumps(config_schema(), indent=2, ensure_ascii=False))
     return DONE
+
+
+# ---- init
+
+
+# As in ops-jobs.example.json, but it takes about a minute, so that a tick can watch it.
+STARTER_JOB = """import json, os, time
+root, table = '/usr/share', os.path.join(os.environ['OPS_CHECKPOINT_DIR'], 'sizes.json')
+
+def save(path, value):
+    with open(path + '.new', 'w') as file:
+        json.dump(value, file)
+    os.replace(path + '.new', path)
+
+sizes = json.load(open(table)) if os.path.exists(table) else {}
+names = sorted(os.listdir(root))
+for name in names:
+    if name not in sizes:
+        found = [os.path.join(place, file) for place, _, files in os.walk(os.path.join(root, name)) for file in files]
+        sizes[name] = sum(os.lstat(path).st_size for path in found if os.path.lexists(path))
+        save(table, sizes)
+        time.sleep(60 / len(names))
+    save(os.environ['OPS_PROGRESS_FILE'], {'done': len(sizes), 'total': len(names), 'bytes': sum(sizes.values())})
+for name in sorted(sizes, key=sizes.get)[-10:]:
+    print(sizes[name], name)"""
+
+STARTER_CONFIG = r"""{
+  "version": 1,
+  "monitor": { "//": "en or zh", "language": "en" },
+  "delivery": { "//": "auto: by the token and chat in OpenClaw's config. Set target if your chat id is not found there.", "via": "auto" },
+  "jobs": [
+    {
+      "//": "A long read to try things with. Kill it at any moment: it goes on from its checkpoint.",
+      "id": "share-sizes", "name": "Sizes in /usr/share", "kind": "long_running_read", "risk": "read_only",
+      "enabled": true, "managed": true, "cwd": "~",
+      "commands": { "start": ["PYTHON", "-c", "STARTER_JOB"] },
+      "policy": { "autoResume": true, "stallSeconds": 900 }
+    },
+    {
+      "//": "Tells when / or your home is over 90 % full. Looks once an hour.",
+      "id": "disk-space", "name": "Disk space", "kind": "one_shot_read", "risk": "read_only",
+      "enabled": true, "cwd": "~",
+      "commands": {
+        "run": [
+          "sh", "-c",
+          "df -P / \"$HOME\" | awk 'NR > 1 && !seen[$1]++ { print ($5 + 0 > 90 ? \"ALERT: \" : \"\") $6 \" is \" $5 \" full\" } END { exit NR < 2 }'"
+        ]
+      },
+      "policy": { "everySeconds": 3600, "runTimeoutSeconds": 60 }
+    }
+  ]
+}
+"""
+
+
+def config_or_none(files: Files, args: Any) -> Config:
+    """The config, or one without jobs where none can be used."""
+    try:
+        return load_config(files, args)[0]
+    except UsageError:
+        return read_config('{"version": 1, "jobs": []}')
+
+
+def make_file(site: Site, path: str, data: bytes) -> None:
+    """Write a file, unless there is one."""
+    is_there = os.path.lexists(path)
+    if not is_there:
+        write_durably(path, data)
+    conclude(site, "init.there" if is_there else "init.made", path=path)
+
+
+def install_script(site: Site, path: str, upgrade: bool) -> bool:
+    """Copy this script to `path`; False if another one is there and stays."""
+    data = read_file(os.path.abspath(__file__))
+    there = read_file(path) if os.path.lexists(path) else data
+    if there == data:
+        make_file(site, path, data)
+    elif upgrade:
+        mode, old = os.stat(path).st_mode & 0o777, f"{path}.{time.strftime('%Y%m%dT%H%M%S')}.old"
+        while os.path.lexists(old):
+            old += "+"
+        write_durably(old, there)
+        write_durably(path, data)
+        os.chmod(path, mode)  # somebody may call it without naming Python
+        conclude(site, "init.replaced", path=path, old=old)
+    else:
+        conclude(site, "init.other", path=path)
+    return there == data or upgrade
+
+
+@typed("init", flag("--upgrade", "replace the installed script by this one; the old one stays beside it"), wants_site=False)
+def do_init(files: Files, args: Any) -> int:
+    """Make the directories, copy this script there, write a config to start with.  Overwrites nothing."""
+    script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
+    for path in (script, files.config_file):
+        refuse_foreign_root(path)
+    site = open_site(files, config_or_none(files, args), args)
+    for directory in dict.fromkeys(map(os.path.dirname, (script, files.config_file, files.state_file))):
+        if not os.path.isdir(directory):
+            make_private_dir(directory)
+            conclude(site, "init.made", path=directory)
+    lock = site.store.lock("init", 10.0)
+    if lock is None:
+        raise BusyError("another process is at the same work", site.advise("init"))
+    with open(lock, "rb"):
+        text = STARTER_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"STARTER_JOB"', json.dumps(STARTER_JOB))
+        make_file(site, files.config_file, text.encode())
+        if not install_script(site, script, args.upgrade):
+            return conclude(site, "help.next", command=site.advise("init", "", "--upgrade"))
+    site.call = f"python3 {shell_word(script)}", site.call[1]
+    return conclude(site, "help.next", command=site.advise("validate-config"))
+
+
+# ---- schedule
+
+
+CRONTAB = "crontab"  # where other schedulers have paths
+MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
+
+
+def ask_system(site: Site, argv: list, stdin: bytes = b"") -> Outcome:
+    """What a program of the system answers; one that cannot be run or hangs gives an Outcome as well."""
+    env = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **site.child_env, "LC_ALL": "C"}  # agents often lack the first
+    site.pool.add(Command(argv, "/", env, 20.0, head=16 << 20, stdin=stdin), "")
+    ended: list = []
+    while not ended:
+        ended = site.pool.wait(20.0)
+    return ended[0][1]
+
+
+def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"\0") -> bytes:
+    """What the program printed; nothing if it failed with the word `none`.  Raises OpsError with its words for other failures."""
+    outcome = ask_system(site, argv, stdin)
+    phrase = outcome_phrase(outcome)
+    if phrase and none not in outcome.err:
+        said = one_line(site.redact.read(outcome.err or outcome.out), 400)
+        raise OpsError(": ".join(filter(None, [" ".join(argv), phrase_text(site.lang, phrase), said])), site.advise("schedule", "", "print"))
+    return b"" if phrase else outcome.out
+
+
+def read_crontab(site: Site) -> bytes:
+    return tell_system(site, ["crontab", "-l"], none=b"no crontab for")
+
+
+def change_crontab(site: Site, name: str, ours: bytes) -> None:
+    table = read_crontab(site)
+    merged = merge_crontab(table, name, ours)
+    if merged != table:
+        tell_system(site, ["crontab", "-"], merged)
+
+
+def files_of(kind: str, calling: Calling, home: str) -> dict:
+    """Path -> content of what a scheduler reads; last the one that it knows us by."""
+    if kind == "cron":
+        return {CRONTAB: cron_lines(calling).encode()}
+    if kind == "systemd":
+        return {f"{home}/.config/systemd/user/{name}": text.encode() for name, text in systemd_units(calling).items()}
+    import plistlib  # rare: it loads an XML parser
+
+    return {f"{home}/Library/LaunchAgents/local.{calling.name}.plist": plistlib.dumps(launchd_settings(calling))}
+
+
+def put_files(files: dict) -> None:
+    """Bring files to these contents; None: there is no such file."""
+    for path, data in files.items():
+        if data is not None:
+            make_private_dir(os.path.dirname(path))
+            write_durably(path, data)
+        elif os.path.lexists(path):
+            os.unlink(path)
+
+
+def change_files(site: Site, kind: str, name: str, files: dict) -> None:
+    """Give systemd or launchd these files (None: no such file); if that fails, those that were there."""
+    path = list(files)[-1]
+    begin, end = agent_commands(kind, name, path, os.geteuid())
+    before = {path: read_file(path) if os.path.lexists(path) else None for path in files}
+    if before[path] is not None:
+        tell_system(site, end, none=b"No such process")  # launchd has not loaded it
+    try:
+        put_files(files)
+        for argv in begin if files[path] is not None else begin[:-1]:
+            tell_system(site, argv)
+    except BaseException:
+        ask_system(site, end)
+        put_files(before)
+        for argv in begin if before[path] is not None else begin[:-1]:
+            ask_system(site, argv)
+        raise
+
+
+def change_schedule(site: Site, kind: str, calling: Calling, is_wanted: bool) -> None:
+    """Let a scheduler call `tick`, or no longer."""
+    files = {path: data if is_wanted else None for path, data in files_of(kind, calling, site.home).items()}
+    if kind == "cron":
+        change_crontab(site, calling.name, files[CRONTAB] or b"")
+    else:
+        change_files(site, kind, calling.name, files)
+    for path in files:
+        conclude(site, "schedule.written" if is_wanted else "schedule.removed", path=path)
+
+
+def make_calling(site: Site, args: Any) -> Calling:
+    """How `tick` of this installation is called.  An account's usual one has the plain name."""
+    account = home_directory({})
+    usual, real = map(os.path.realpath, (f"{account}/.openclaw/net/state/ops-monitor.json", site.store.path))
+    named = (("--config-file", args.config_file, site.config_file), ("--state-file", args.state_file, site.store.path))
+    words = [word for flag, given, path in named if given for word in (flag, path)]
+    env = {name: os.path.abspath(expand_home(site.env[name].strip(), site.home)) for name in MOVES_US if not is_unset(site.env.get(name))}
+    if os.path.realpath(site.home) != os.path.realpath(account):  # a scheduler sets the account's
+        env["HOME"] = site.home
+    argv = tick_argv(sys.executable or "/usr/bin/python3", os.path.abspath(__file__), ["tick", *words])
+    for text in (*argv, *env.values()):
+        if not text.isprintable():
+            raise UsageError(f"{text!a} has characters that no scheduler can be told", "name a plainer path")
+    return Calling("ops-monitor" if real == usual else f"ops-monitor-{digest_of(real)[:8]}", argv, env, args.every)
+
+
+def calling_kinds(site: Site, calling: Calling) -> list:
+    """The schedulers that call `tick` for this installation; a crontab that cannot be read has no line of ours."""
+    kinds = [kind for kind in ("systemd", "launchd") if os.path.lexists(list(files_of(kind, calling, site.home))[-1])]
+    table = ask_system(site, ["crontab", "-l"]).out
+    return kinds + (["cron"] if merge_crontab(table, calling.name, b"") != table else [])
+
+
+def find_kind(site: Site) -> str:
+    """The scheduler of this machine."""
+    if sys.platform == "darwin":
+        return "launchd"
+    if ask_system(site, ["systemctl", "--user", "show-environment"]).code == 0:
+        return "systemd"
+    if ask_system(site, ["crontab", "-l"]).failure is None:
+        return "cron"
+    raise UsageError("no user manager of systemd answers, and there is no crontab", "install cron, for example: sudo apt-get install cron")
+
+
+def refuse_interval(site: Site, kind: str, every: float) -> None:
+    """All take whole seconds, cron some only."""
+    steps: Any = CRON_GRID if kind == "cron" else range(1, 86401)
+    if every not in steps:
+        better = duration_text(min((step for step in steps if step >= every), default=DAY)).replace(" ", "")
+        known = ", ".join(map(duration_text, steps)) if kind == "cron" else "whole number of seconds up to 1d"
+        advice = site.advise("schedule", "", "install", "--kind", kind, "--every", better)
+        raise UsageError(f"{kind} cannot call every {duration_text(every)}; it can every {known}", advice)
+
+
+def install_schedule(site: Site, kind: str, calling: Calling) -> int:
+    change_schedule(site, kind, calling, is_wanted=True)
+    conclude(site, "schedule.soon" if kind == "cron" else "schedule.now", every=duration_text(calling.every))
+    if kind == "systemd" and b"Linger=yes" not in ask_system(site, ["loginctl", "show-user", user_name(os.geteuid()), "--property=Linger"]).out:
+        conclude(site, "schedule.linger")
+    first = next((job.id for job in site.config.jobs.values() if job.managed and job.enabled), "")
+    return conclude(site, "help.next", command=site.advise("start", first) if first else site.advise("status"))
+
+
+def remove_schedule(site: Site, calling: Calling, kinds: list) -> int:
+    if not kinds and ask_system(site, ["crontab", "-l"]).failure is None:
+        read_crontab(site)  # if that cannot be done, nobody knows
+    for kind in kinds:
+        change_schedule(site, kind, calling, is_wanted=False)
+    return DONE if kinds else conclude(site, "schedule.none", path=site.store.path)
+
+
+@typed(
+    "schedule",
+    option("what", choices=("install", "print", "remove"), help="let the scheduler call tick; show what install would write; end it"),
+    option("--every", type=seconds_argument, default=MINUTE, metavar="S", help="how often: 60, 5m, 1h; default: 60"),
+    option("--kind", choices=("systemd", "launchd", "cron"), help="default: the one that calls it already, else what this machine has"),
+    example="schedule install --every 60",
+    wants_site=False,
+)
+def do_schedule(files: Files, args: Any) -> int:
+    """Let the operating system's scheduler call `tick`, show how, or end that."""
+    refuse_foreign_root(files.state_file)
+    config = load_config(files, args)[0] if args.what == "install" else config_or_none(files, args)
+    site = open_site(files, config, args)
+    calling = make_calling(site, args)
+    kinds = calling_kinds(site, calling)
+    if args.what == "remove":
+        return remove_schedule(site, calling, [kind for kind in kinds if args.kind in (None, kind)])
+    kind = args.kind or (kinds[0] if kinds else find_kind(site))
+    refuse_interval(site, kind, calling.every)
+    if args.what == "print":
+        for path, data in files_of(kind, calling, site.home).items():
+            print(f"# {path}\n{data.decode()}", end="")
+        return DONE
+    others = [other for other in kinds if other != kind]
+    if others:
+        raise UsageError(f"{others[0]} calls tick already", site.advise("schedule", "", "remove", "--kind", others[0]))
+    return install_schedule(site, kind, calling)
 
 
 # ---- looking at jobs without changing anything
@@ -6830,7 +7265,8 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     conclude(site, "start.done", job=job.id)
     if not job.enabled:
         conclude(site, "start.disabled")
-    return conclude(site, "help.next", command=site.advise("status", job.id))
+    is_watched = site.clock.now().at - site.store.view().own_memory().looked_at < 5 * MINUTE
+    return conclude(site, "help.next", command=site.advise("status", job.id) if is_watched else site.advise("tick"))
 
 
 @typed(
@@ -8128,7 +8564,7 @@ def do_demo(files: Files, args: Any) -> int:
             play_write(site, site.config.jobs["prune"])
         finally:
             Driver(site).finish(end_managed(site, "reader", 1.0))
-    print("That was all real, except the phone. Next: ops-monitor.py validate-config --config-file ops-jobs.example.json")
+    print("That was all real, except the phone. Next: ops-monitor.py init")
     return DONE
 
 
@@ -8161,7 +8597,7 @@ def parser_of(name: str) -> Parser:
 def overview() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name.ljust(width)}{row.function.__doc__.splitlines()[0]}" for name, row in COMMANDS.items()]
-    return "usage: ops-monitor.py COMMAND [-h] ...\n\ncommands:\n" + "\n".join(lines) + "\n\nfirst: ops-monitor.py demo"
+    return "usage: ops-monitor.py COMMAND [-h] ...\n\ncommands:\n" + "\n".join(lines) + "\n\nfirst: ops-monitor.py demo; then: ops-monitor.py init"
 
 
 def parse_command_line(argv: list) -> tuple:

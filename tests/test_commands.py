@@ -398,6 +398,10 @@ class TestTheStateFile(Commands):
         result = home.tick()
         self.assertEqual(result.code, 2, "also when the directory would have to be made")
         self.assertFalse(os.path.exists(home.path("net", "state")))
+        os.chown(home.config_path, NOBODY, NOBODY)
+        for argv in (*self.CALLS, ["status"]):
+            with self.subTest("the config is theirs too", argv=argv):
+                self.is_one_error(home.call(*argv), 2, "you are root", "help: sudo -u ")
 
 
 class TestRunning(Commands):
