@@ -3661,9 +3661,9 @@ def home_directory(env: dict) -> str:
         return "/"
 
 
-def script_command() -> str:
-    """How a person calls this very file in a shell."""
-    path, home = os.path.abspath(__file__), home_directory(dict(os.environ)).rstrip("/")
+def script_command(path: str = "") -> str:
+    """How a person calls this very file, or its copy at `path`, in a shell."""
+    path, home = os.path.abspath(path or __file__), home_directory(dict(os.environ)).rstrip("/")
     return "python3 " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
 
 
@@ -5725,7 +5725,7 @@ def openclaw_binary(site: Site) -> str:
 
 def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
     """Why neither the Bot API nor `openclaw` can be used."""
-    no_token = token.problem or next(iter(loaded.problems), "") or "no bot token in OpenClaw's config"
+    no_token = token.problem or "no bot token in OpenClaw's config" + "".join(f" ({problem})" for problem in loaded.problems[:1])
     if token.value:
         no_token = "the Bot API cannot be used with this channel or proxy"
     problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
@@ -6457,7 +6457,7 @@ def refuse_foreign_root(state_file: str) -> None:
 
 def how_called(args: Any) -> tuple:
     """How a person calls this program with the same files: before and after the command."""
-    named = (("config", args.config_file), ("state", args.state_file))
+    named = ((kind, getattr(args, kind + "_file", "")) for kind in ("config", "state"))
     after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
     return script_command(), after
 
@@ -6468,7 +6468,7 @@ def load_config(files: Files, args: Any) -> tuple:
     try:
         raw = read_file(path)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", " init".join(how_called(args)) + ", or name another with --config-file") from None
+        raise UsageError(f"{path}: no such file; --config-file names another", " init".join(how_called(args))) from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
@@ -6714,7 +6714,7 @@ def do_init(files: Files, args: Any) -> int:
         make_file(site, files.config_file, text.encode())
         if not install_script(site, script, args.upgrade):
             return conclude(site, "help.next", command=site.advise("init", "", "--upgrade"))
-    site.call = f"python3 {shell_word(script)}", site.call[1]
+    site.call = script_command(script), site.call[1]
     return conclude(site, "help.next", command=site.advise("validate-config"))
 
 
@@ -8048,7 +8048,7 @@ class Patient:
         except OpsError:
             pass
         try:
-            config = load_config(files, argparse.Namespace(trust_permissions=True))[0]
+            config = load_config(files, argparse.Namespace(**{**vars(args), "trust_permissions": True}))[0]
         except UsageError as error:
             self.trouble, config = error, last_config(self.state.raw["receiver"])
         self.site = called_site(files, config, args)

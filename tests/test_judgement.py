@@ -464,10 +464,10 @@ TROUBLE_STORIES = [
         12:00  running k7        -> unknown resolved            because unknown: incident.resolved
         12:10  unknown           -> WARN flapping opened        because unknown: incident.flapping
         12:20  running k8        -> -
-        13:20  running k8        -> flapping resolved
+        13:20  running k9        -> flapping resolved
         13:20  the clock jumps ahead 1d
         13:21  unknown           -> ALERT unknown opened
-        13:22  running k9        -> unknown resolved
+        13:22  running k10       -> unknown resolved
         """),
     ("only a running job has a level", ONLY_TROUBLE, """
         12:00  running k1 alert  -> ALERT level opened

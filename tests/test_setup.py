@@ -85,6 +85,11 @@ class NewUser(Installation):
         return os.path.join(self.ours, "tools", "ops-monitor.py")
 
     @property
+    def shown(self):
+        """The installed script as advice names it."""
+        return "~/" + ops.shell_word(os.path.relpath(self.installed, self.home))
+
+    @property
     def config_file(self):
         return os.path.join(self.ours, "config", "ops-jobs.json")
 
@@ -337,7 +342,7 @@ class Init(unittest.TestCase):
         for path in re.findall(r"(?m)^made: (.*)$", answer.out):
             self.assertTrue(os.path.exists(path), path)
         self.assertEqual(len(re.findall("(?m)^made: ", answer.out)), 5)
-        self.assertEqual(last(answer), f"next: python3 {user.installed} validate-config")
+        self.assertEqual(last(answer), f"next: python3 {user.shown} validate-config")
 
     def test_the_umask_changes_nothing(self):
         user = NewUser(self)
@@ -356,7 +361,7 @@ class Init(unittest.TestCase):
             answer = user.call("init", script=script)
             self.assertEqual((answer.code, answer.err, user.tree()), (0, "", before))
             self.assertEqual(answer.out.count("there already, left as it is: "), 2)
-            self.assertEqual(last(answer), f"next: python3 {user.installed} validate-config")
+            self.assertEqual(last(answer), f"next: python3 {user.shown} validate-config")
 
     def test_another_script_stays_until_upgrade_and_then_lies_beside_it(self):
         user = NewUser(self)
@@ -398,7 +403,7 @@ class Init(unittest.TestCase):
         self.assertEqual(os.listdir(user.home), [])
         config, state = os.path.join(user.root, "c d", "jobs.json"), os.path.join(user.root, "s", "state.json")
         answer = user.call("init", "--config-file", config, "--state-file", state)
-        words = f"python3 '{user.installed}' validate-config --config-file '{config}' --state-file {state}"
+        words = f"python3 {user.shown} validate-config --config-file '{config}' --state-file {state}"
         self.assertEqual((answer.code, last(answer)), (0, "next: " + words))
         self.assertTrue(os.path.isfile(config) and os.path.isdir(os.path.dirname(state)))
         found = subprocess.run(["/bin/sh", "-c", words], env=user.env, capture_output=True, timeout=60, check=False)
@@ -450,7 +455,7 @@ class TheStarterConfig(unittest.TestCase):
         config["delivery"] = {"via": "command", "command": ["/bin/sh", "-c", 'cat >> "$HOME/told"']}
         self.user.write(self.user.config_file, json.dumps(config))
         answer = self.call("start", "share-sizes")
-        self.assertEqual(last(answer), f"next: python3 {self.user.installed} tick", "nothing calls tick yet")
+        self.assertEqual(last(answer), f"next: python3 {self.user.shown} tick", "nothing calls tick yet")
         first = self.progress(0)
         self.assertEqual(self.call("tick").code, 0)
         self.assertIn("Sizes in /usr/share", self.user.bytes_of(os.path.join(self.user.home, "told")).decode())
@@ -474,11 +479,11 @@ class TheStarterConfig(unittest.TestCase):
 
     def test_start_names_status_once_ticks_come(self):
         self.call("tick")
-        self.assertEqual(last(self.call("start", "share-sizes")), f"next: python3 {self.user.installed} status share-sizes")
+        self.assertEqual(last(self.call("start", "share-sizes")), f"next: python3 {self.user.shown} status share-sizes")
 
     def test_a_missing_config_names_init(self):
         os.unlink(self.user.config_file)
-        self.assertIn(f"help: python3 {self.user.installed} init", self.call("status").err)
+        self.assertIn(f"help: python3 {self.user.shown} init", self.call("status").err)
 
 
 # ---- schedule
@@ -527,7 +532,7 @@ class Schedule(unittest.TestCase):
         answer = self.call("install")
         self.assertEqual((answer.code, answer.err), (0, ""))
         self.assertEqual(answer.out.split("\n")[:2], ["written: crontab", "tick is called every 1m, the first time within 1m"])
-        self.assertEqual(last(answer), f"next: python3 {self.user.installed} start share-sizes")
+        self.assertEqual(last(answer), f"next: python3 {self.user.shown} start share-sizes")
         table = self.user.bytes_of("table")
         self.assertTrue(table.startswith(mine + b"\n# " + self.user.name.encode()), table)
         self.assertEqual(table.count(b"tick"), 1)
@@ -701,7 +706,7 @@ class Schedule(unittest.TestCase):
     def test_without_a_managed_job_the_next_step_is_status(self):
         self.user.write(self.user.config_file, '{"version": 1, "monitor": {"language": "zh"}, "jobs": []}')
         answer = self.call("install", "--kind", "cron")
-        self.assertEqual(last(answer), f"下一步：python3 {self.user.installed} status")
+        self.assertEqual(last(answer), f"下一步：python3 {self.user.shown} status")
 
     def test_a_path_that_no_scheduler_can_be_told_is_refused(self):
         self.is_refused(self.call("print", OPENCLAW_HOME=os.path.join(self.user.root, "a\nb")), r"a\nb", "plainer")
@@ -783,7 +788,7 @@ class TheQuickStartOfTheReadme(unittest.TestCase):
                 last = text.rstrip("\n").split("\n")[-1]
                 found = re.fullmatch(r"next: python3 (\S*/ops-monitor\.py) (.*)", last)
                 following = found[2] if found else ""
-                self.assertTrue(not found or os.path.exists(found[1]), last)
+                self.assertTrue(not found or os.path.exists(found[1].replace("~", self.user.home)), last)
         return shown
 
     def test_with_openclaw_as_its_pairing_leaves_it(self):
