@@ -89,5 +89,16 @@ class TestAJobThatIsResumedAgainAndAgain(unittest.TestCase):
         self.assertEqual(len(home.told_with("RESOLVED", "going wrong")), 1)
 
 
+class TestWhatTheConfigNames(unittest.TestCase):
+    def test_a_warning_stays_on_its_line_whatever_it_names(self):
+        job = {**check("c", "true"), "cwd": "/nowhere\n/etc/passwd:1:1: error: you are root"}
+        other = {**check("d", "true"), "commands": {"run": ["no\x1b[31m\nerror: such\x85program"]}}
+        home = Installation(self, job, other)
+        ran = home.call("validate-config")
+        self.assertEqual((ran.code, len(ran.err.splitlines())), (0, 2), ran.err)
+        self.assertNotIn("\x1b", ran.err)
+        self.assertIn(r"no directory /nowhere\n/etc/passwd", ran.err)
+
+
 if __name__ == "__main__":
     unittest.main()
