@@ -6635,7 +6635,12 @@ def do_selftest(files: Files, args: Any) -> int:
 
     parent = os.path.dirname(files.state_file)
     with tempfile.TemporaryDirectory(dir=parent if os.access(parent, os.W_OK) else None, prefix=".ops-selftest-") as directory:
-        problems = [*check_decisions(), *check_machine(directory), *check_processes(directory)]
+        problems = list(check_decisions())
+        for check in (check_machine, check_processes):
+            try:
+                problems += check(directory)
+            except OSError as error:  # a full, read-only or broken disk is what it looks for
+                problems.append(f"cannot work in {parent}: {os_words(error)}")
     warn(*(f"error: {problem}" for problem in problems))
     if problems:
         return JOB_FAILED
