@@ -6568,14 +6568,14 @@ def missing_things(site: Site) -> Iterator[Problem]:
     for job in site.config.jobs.values():
         cwd, search = site.directory(job), site.environment(job)["PATH"]
         if not os.path.isdir(cwd):
-            yield Problem(("jobs", job.index, "cwd"), f"no directory {cwd}", is_error=False)
+            yield Problem(("jobs", job.index, "cwd"), f"no directory {visible(cwd, 300)}", is_error=False)
             continue
         for name, argv in zip(job.commands._fields, job.commands):
             key = argv and (argv[0], cwd, search)
             if key and key not in known:
                 known[key] = is_runnable(argv[0], search, cwd)
             if key and not known[key]:
-                yield Problem(("jobs", job.index, "commands", name), f"no program '{argv[0]}'", is_error=False)
+                yield Problem(("jobs", job.index, "commands", name), f"no program '{visible(argv[0], 300)}'", is_error=False)
 
 
 @typed(

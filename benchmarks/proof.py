@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from benchmarks.claims import Ledger, Tally
 
-NAMES = ("crashes", "faults", "races", "neighbours", "walks", "quiet", "age")
+NAMES = ("crashes", "faults", "races", "neighbours", "walks", "quiet", "secrecy", "age", "configs")
 SHOWN = 60  # failures of one claim that are printed whole
 
 

@@ -1,9 +1,11 @@
 """The quick share of every claim of `benchmarks/proof.py`, and the cases that it brought to light."""
 
+import errno
 import os
 import unittest
 
 from benchmarks import proof
+from tests import ops
 from tests.test_engine import STOPPED, Installation, check, long_job
 
 FULL_DISK = "/dev/full"
@@ -87,6 +89,35 @@ class TestAJobThatIsResumedAgainAndAgain(unittest.TestCase):
         self.assertLessEqual(len(home.told), 8)
         home.tick(later=7300)
         self.assertEqual(len(home.told_with("RESOLVED", "going wrong")), 1)
+
+
+class TestWhatTheConfigNames(unittest.TestCase):
+    def test_a_warning_stays_on_its_line_whatever_it_names(self):
+        job = {**check("c", "true"), "cwd": "/nowhere\n/etc/passwd:1:1: error: you are root"}
+        other = {**check("d", "true"), "commands": {"run": ["no\x1b[31m\nerror: such\x85program"]}}
+        home = Installation(self, job, other)
+        ran = home.call("validate-config")
+        self.assertEqual((ran.code, len(ran.err.splitlines())), (0, 2), ran.err)
+        self.assertNotIn("\x1b", ran.err)
+        self.assertIn(r"no directory /nowhere\n/etc/passwd", ran.err)
+
+
+class TestSelftestOnABadDisk(unittest.TestCase):
+    def test_what_the_disk_refuses_is_found_and_is_no_bug(self):
+        for step in ("lock", "write", "replace"):
+            home = Installation(self)
+            os.makedirs(os.path.dirname(home.state_path))
+
+            def fails(reached, step=step):
+                if reached == step:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            def bend(fails=fails):
+                ops.reach = fails
+
+            ran = home.call("selftest", bend=bend)
+            self.assertEqual((ran.code, ran.err.count("\n")), (1, 1), ran.err)
+            self.assertRegex(ran.err, "error: cannot work in .*/net/state: no space left on device")
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class StagePool:
             if not given:
                 stage.told.append(command.stdin.decode("utf-8"))
         else:
-            _, job_id, word = command.argv
+            job_id, word = command.argv[1:] if len(command.argv) == 3 else ("", "")
             stage.ran.append((job_id, word))
             given = stage.answer(job_id, word, command)
         given = {"out": given} if isinstance(given, bytes) else given
