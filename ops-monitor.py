@@ -7690,7 +7690,8 @@ def columns_shown() -> tuple:
     """(columns of a line, whether to colour it); both are steady where there is no terminal."""
     try:
         is_terminal = sys.stdout.isatty()
-        return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else 0  # also 0 where nobody told the terminal
+        return columns or PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
     except (OSError, ValueError):
         return PIPED_COLUMNS, False
 
