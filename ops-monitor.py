@@ -3364,6 +3364,15 @@ def find_executable(program: str, path: str, cwd: str) -> str:
     raise trouble
 
 
+def runnable(program: str, path: str, cwd: str = "/") -> str:
+    """The file that `program` names, if it can be executed; else ''."""
+    try:
+        found = find_executable(program, path, cwd)
+    except OSError:
+        return ""
+    return found if os.access(found, os.X_OK) else ""
+
+
 def spawn(argv: list, cwd: str, env: dict, files: list) -> int:
     """Start a child in its own session; its pid.  `files` are (its descriptor, ours).
 
@@ -3689,16 +3698,20 @@ def try_lock(path: str) -> Optional[int]:
         raise
 
 
-def is_held(path: str) -> bool:
-    """Whether another process holds the lock on `path`; nothing is made."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def is_held(path: str, seconds: float = 0.0) -> bool:
+    """Whether another process holds the lock on `path`, and keeps it for so long; nothing is made."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return True
+        time.sleep(0.02)
 
 
 def wait_lock(path: str, seconds: float) -> Optional[int]:
@@ -4843,6 +4856,11 @@ class Pause(NamedTuple):
     seconds: float
 
 
+def asking(request: Any) -> Flow:
+    """A flow that is one request."""
+    return (yield request)
+
+
 def digest_of(value: Any) -> str:
     import hashlib  # dear: only where something is compared by content
 
@@ -4884,9 +4902,7 @@ class Site:
 
     def directory(self, job: Any) -> str:
         """The job's working directory, absolute."""
-        path = job.cwd or self.dirs.ours_dir
-        path = self.home + path[1:] if path == "~" or path.startswith("~/") else path
-        return os.path.join(self.dirs.ours_dir, path)
+        return os.path.join(self.dirs.ours_dir, expand_home(job.cwd or self.dirs.ours_dir, self.home))
 
     def environment(self, job: Any) -> dict:
         return {**self.child_env, **job.env} if job.env else self.child_env
@@ -5717,10 +5733,7 @@ def find_chat(site: Site, loaded: OpenClaw) -> tuple:
 
 
 def openclaw_binary(site: Site) -> str:
-    try:
-        return find_executable("openclaw", child_environment(site.env, site.home, {})["PATH"], "/")
-    except OSError:
-        return ""
+    return runnable("openclaw", site.child_env["PATH"])
 
 
 def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
@@ -6252,8 +6265,7 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
             enqueue_after(state, after.job_id, after.delay_seconds, job.id)
     state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
     if phrase:
-        end = last_lines(log_text(site, log, file_size(log) - 8192))
-        tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
+        tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, file_tail(log, site.redact)))
     settle_gate(site, state, job)
 
 
@@ -6555,13 +6567,6 @@ def conclude(site: Site, key: str, code: int = DONE, **facts: Any) -> int:
 # ---- validate-config, schema
 
 
-def is_runnable(program: str, path: str, cwd: str) -> bool:
-    try:
-        return os.access(find_executable(program, path, cwd), os.X_OK)
-    except OSError:
-        return False
-
-
 def missing_things(site: Site) -> Iterator[Problem]:
     """Warnings for commands and directories that do not exist."""
     known: dict = {}  # a thousand jobs share few programs
@@ -6573,7 +6578,7 @@ def missing_things(site: Site) -> Iterator[Problem]:
         for name, argv in zip(job.commands._fields, job.commands):
             key = argv and (argv[0], cwd, search)
             if key and key not in known:
-                known[key] = is_runnable(argv[0], search, cwd)
+                known[key] = bool(runnable(argv[0], search, cwd))
             if key and not known[key]:
                 yield Problem(("jobs", job.index, "commands", name), f"no program '{visible(argv[0], 300)}'", is_error=False)
 
@@ -6725,14 +6730,10 @@ CRONTAB = "crontab"  # where other schedulers have paths
 MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
 
 
-def ask_system(site: Site, argv: list, stdin: bytes = b"") -> Outcome:
-    """What a program of the system answers; one that cannot be run or hangs gives an Outcome as well."""
-    env = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **site.child_env, "LC_ALL": "C"}  # agents often lack the first
-    site.pool.add(Command(argv, "/", env, 20.0, head=16 << 20, stdin=stdin), "")
-    ended: list = []
-    while not ended:
-        ended = site.pool.wait(20.0)
-    return ended[0][1]
+def ask_system(site: Site, argv: list, stdin: bytes = b"", env: Optional[dict] = None, seconds: float = 20.0) -> Outcome:
+    """What came of a program that is no job's; one that cannot be run or hangs gives an Outcome as well."""
+    usual = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **site.child_env, "LC_ALL": "C"}  # agents often lack the first
+    return Driver(site).finish(asking(Command(argv, "/", env or usual, seconds, marker=new_id(), head=16 << 20, stdin=stdin)))
 
 
 def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"\0") -> bytes:
@@ -6851,10 +6852,15 @@ def refuse_interval(site: Site, kind: str, every: float) -> None:
         raise UsageError(f"{kind} cannot call every {duration_text(every)}; it can every {known}", advice)
 
 
+def ask_linger(site: Site) -> Outcome:
+    """Whether a user's systemd goes on when the user logs out; `Linger=yes` or `Linger=no`, where it is known."""
+    return ask_system(site, ["loginctl", "show-user", user_name(os.geteuid()), "--property=Linger"])
+
+
 def install_schedule(site: Site, kind: str, calling: Calling) -> int:
     change_schedule(site, kind, calling, is_wanted=True)
     conclude(site, "schedule.soon" if kind == "cron" else "schedule.now", every=duration_text(calling.every))
-    if kind == "systemd" and b"Linger=yes" not in ask_system(site, ["loginctl", "show-user", user_name(os.geteuid()), "--property=Linger"]).out:
+    if kind == "systemd" and b"Linger=yes" not in ask_linger(site).out:
         conclude(site, "schedule.linger")
     first = next((job.id for job in site.config.jobs.values() if job.managed and job.enabled), "")
     return conclude(site, "help.next", command=site.advise("start", first) if first else site.advise("status"))
@@ -6999,12 +7005,6 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     if code == DONE and not delivered.is_elsewhere and site.config.monitor.after_tick:
         after_tick(site, driver, loud)
     return code
-
-
-def changing(apply: Callable[[State], Any]) -> Flow:
-    """A flow that is one change of the state, in a transaction with others."""
-    result = yield Change(apply)
-    return result
 
 
 def refuse(site: Site, entry: dict) -> Flow:
@@ -7193,7 +7193,7 @@ def do_tick(files: Files, args: Any) -> int:
     driver = Driver(site)
     plan_tick(site, driver)
     try:
-        warn(*driver.finish(changing(lambda state: keep_house(site, state, loud, warning))))
+        warn(*driver.finish(asking(Change(lambda state: keep_house(site, state, loud, warning)))))
         while driver.alive:
             driver.run(ROUND)
             if driver.alive and site.printed is None:
@@ -8017,6 +8017,7 @@ def do_selftest(files: Files, args: Any) -> int:
 MACHINE = ""  # what stands before /etc, /Library and /proc; tests build a machine of their own
 OLDEST_PYTHON = (3, 9)
 RELEASE_YEAR = 2026  # no clock that is right shows an earlier one
+HELD_LONG = 1.0  # seconds; transactions take milliseconds
 NETWORK_FILESYSTEM = r"nfs4?|cifs|smb.*|9p|afs|ceph|davfs|fuse\.(sshfs|rclone|davfs2|glusterfs|s3fs)"
 
 
@@ -8062,19 +8063,11 @@ class Patient:
         except OpsError as error:
             self.receiver = Receiver(problem=str(error), advice=error.advice)
         self.needs_openclaw = self.delivery.via in ("auto", "api", "openclaw")
-        listed = self.ask(["crontab", "-l"], self.site.child_env)
+        listed = ask_system(self.site, ["crontab", "-l"])
         found = find_schedulers(MACHINE, files.home, listed.out.decode("utf-8", "replace") if listed.is_good else "")
         mine = [entry for entry in found if entry.user in ("", user_name(os.geteuid()))]
         self.entries = [entry for entry in mine if state_of_entry(entry, files.home) == os.path.realpath(files.state_file)]
         self.strangers = [entry for entry in mine if entry not in self.entries]
-
-    def ask(self, argv: list, env: dict, seconds: float = 10.0) -> Outcome:
-        """What came of a small program."""
-
-        def flow() -> Flow:
-            return (yield Command(argv, "/", env, seconds, marker=new_id(), head=1 << 20))
-
-        return Driver(self.site).finish(flow())
 
     def words(self, outcome: Outcome) -> str:
         """Its last line, after why it is not good."""
@@ -8170,18 +8163,10 @@ def examine_disk(patient: Patient) -> Iterator[Health]:
     yield Health(level, facts, f"df -h {shell_word(place)}; df -i {shell_word(place)}; then remove what is not needed")
 
 
-def stays_held(path: str, seconds: float = 1.0) -> bool:
-    """Whether a lock is held all that time; transactions take milliseconds."""
-    until = time.monotonic() + seconds
-    while is_held(path) and time.monotonic() < until:
-        time.sleep(0.02)
-    return is_held(path)
-
-
 def examine_state(patient: Patient) -> Iterator[Health]:
     site, path = patient.site, patient.files.state_file
     lock, (place, name) = site.store.lock_path("state"), os.path.split(path)
-    if stays_held(lock):
+    if is_held(lock, HELD_LONG):
         yield Health("fail", f"another process holds {lock}: nothing can be saved", f"lsof {shell_word(lock)}")
     aside = [f"{place}/{other}" for other in names_in(place) if other.startswith(f"{name}.corrupt-")]
     if aside:
@@ -8256,7 +8241,7 @@ def examine_way(patient: Patient) -> Iterator[Health]:
 def examine_program(patient: Patient) -> Iterator[Health]:
     """`openclaw` as sending calls it: a Node script, which under cron finds the wrong Node or none."""
     binary = openclaw_binary(patient.site) if patient.delivery.via in ("auto", "openclaw") else ""
-    outcome = patient.ask([binary, "--version"], openclaw_environment(patient.site, binary), 30.0) if binary else None
+    outcome = ask_system(patient.site, [binary, "--version"], env=openclaw_environment(patient.site, binary), seconds=30.0) if binary else None
     if outcome and outcome.is_good:
         yield Health("ok", f"{binary}: {patient.words(outcome)}")
     elif outcome:
@@ -8314,12 +8299,12 @@ def entry_problems(patient: Patient, entry: Entry) -> Iterator[tuple]:
     if os.path.isabs(script) and not os.path.exists(script):
         yield f"there is no {script}", patient.site.advise("schedule install")
     path = entry.env.get("PATH", "/usr/bin:/bin" if entry.kind == "cron" else "/usr/local/bin:/usr/bin:/bin")
-    words = patient.words(patient.ask([python, "--version"], {"HOME": patient.files.home, "PATH": path}))
+    words = patient.words(ask_system(patient.site, [python, "--version"], env={"HOME": patient.files.home, "PATH": path}))
     version = re.fullmatch(r"Python (\d+)\.(\d+).*", words)
     if not version or (int(version[1]), int(version[2])) < OLDEST_PYTHON:
         yield f"it calls {python}: {words}; Python 3.9 or newer is needed", f"name another there, such as {sys.executable}"
     if entry.kind == "systemd" and not entry.user:
-        answer = patient.words(patient.ask(["loginctl", "show-user", me, "--property=Linger"], patient.site.child_env))
+        answer = patient.words(ask_linger(patient.site))
         if "Linger=no" in answer or "not logged in or lingering" in answer:
             yield f"lingering is off: its timer stops when {me} logs out", f"loginctl enable-linger {me}"
 
@@ -8368,7 +8353,7 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
     lock = site.store.lock_path("delivery")
     if not patient.has_state:
         return
-    if stays_held(lock):
+    if is_held(lock, HELD_LONG):
         yield Health("warn", f"another process is sending and holds {lock}", f"wait a minute; if it stays: lsof {shell_word(lock)}")
     if not waiting:
         yield Health("ok", "nothing waits to be told")

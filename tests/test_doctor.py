@@ -447,7 +447,7 @@ class TheStateFile(Checkup):
     def test_a_lock_that_somebody_keeps(self):
         patient = Patient(self)
         patient.doctor()
-        with patient.held_lock("state"), mock.patch.object(ops, "stays_held", lambda path: ops.is_held(path)):
+        with patient.held_lock("state"), mock.patch.object(ops, "HELD_LONG", 0.0):
             self.only(patient.doctor(), "fail", "state", "another process holds", "state.lock", mend="lsof ")
 
     def test_a_lock_that_is_held_for_a_moment_is_none(self):
@@ -455,16 +455,16 @@ class TheStateFile(Checkup):
         path = os.path.join(place, "x.lock")
         with open(path, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self.assertTrue(ops.stays_held(path, 0.05))
+            self.assertTrue(ops.is_held(path, 0.05))
             pid = os.fork()
             if pid == 0:
                 time.sleep(0.1)
                 fcntl.flock(file, fcntl.LOCK_UN)
                 os._exit(0)
-            self.assertFalse(ops.stays_held(path, 5.0))
+            self.assertFalse(ops.is_held(path, 5.0))
             os.waitpid(pid, 0)
         os.unlink(path)
-        self.assertFalse(ops.stays_held(path))
+        self.assertFalse(ops.is_held(path))
         os.rmdir(place)
 
     def test_a_state_that_serves_another_config(self):
@@ -940,7 +940,7 @@ class WhatWaits(Checkup):
 
     def test_a_sender_that_does_not_end(self):
         patient = Patient(self)
-        with patient.held_lock("delivery"), mock.patch.object(ops, "stays_held", lambda path: ops.is_held(path)):
+        with patient.held_lock("delivery"), mock.patch.object(ops, "HELD_LONG", 0.0):
             self.only(patient.doctor(), "warn", "outbox", "another process is sending", mend="lsof ")
 
     def test_starts_and_runs_without_a_result(self):

@@ -712,6 +712,17 @@ class Schedule(unittest.TestCase):
         self.is_refused(self.call("print", OPENCLAW_HOME=os.path.join(self.user.root, "a\nb")), r"a\nb", "plainer")
 
 
+class AskingAProgram(unittest.TestCase):
+    def test_one_that_is_asked_when_the_user_has_had_enough_is_ended(self):
+        dirs = ops.openclaw_places({}, "/h", lambda path: False)
+        site = ops.Site(ops.read_config('{"version": 1, "jobs": []}'), "/c.json", ops.Store("/s.json", ops.Clock()), {}, "/h", dirs)
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, ops.on_signal))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with self.assertRaises(ops.Interrupted):
+            ops.ask_system(site, ["/bin/sh", "-c", "exec sleep 20"])
+        self.assertEqual(site.pool.children, {})
+
+
 class TheNameOfAnInstallation(unittest.TestCase):
     def calling(self, home, account, state):
         clock = ops.Clock()
