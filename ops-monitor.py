@@ -3059,15 +3059,15 @@ def days_of(records: Iterable[dict], since_at: float) -> dict:
 
 
 def open_troubles(memory: Memory) -> list:
-    """(kind, since, rank) of what is wrong with a job, the worst first; that it flaps is one of them."""
-    found = [(kind, incident.since_at, incident.rank) for kind, incident in open_incidents(memory)]
-    return found + ([("flapping", memory.flapping_at, WARN)] if memory.flapping_at else [])
+    """(kind, incident) of what is wrong with a job, the worst first; that it flaps is one of them."""
+    flapping = Incident(since_at=memory.flapping_at, rank=WARN, key="flapping")
+    return open_incidents(memory) + ([("flapping", flapping)] if memory.flapping_at else [])
 
 
 def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
     """Seconds since the last digest in which something was wrong with a job."""
     total, counted_to = 0.0, since_at
-    for began, ended in sorted([*item.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
+    for began, ended in sorted([*item.spans, *((trouble.since_at, now) for _, trouble in open_troubles(item.memory))]):
         total += max(0.0, ended - max(began, counted_to))
         counted_to = max(counted_to, ended)
     return total
@@ -3075,7 +3075,7 @@ def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
 
 def badness(item: Summary, since_at: float, now: float) -> tuple:
     """What comes first in a digest: open trouble, then time in trouble, then failed runs."""
-    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
+    return max([trouble.rank for _, trouble in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
 
 
 def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -> str:
@@ -3271,13 +3271,13 @@ def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
     seen, seen_at = last_seen(memory)
     state = say(lang, "word." + word_of_state(job, memory, item.gate, seen, now))
     state += f" {duration_text(int(now - seen_at))}" if job.kind == LONG_READ else ""
-    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - began))}" for kind, began, _ in open_troubles(memory))
+    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - found.since_at))}" for kind, found in open_troubles(memory))
     mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
     first = f"{mark} {one_line(job.name, 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
     return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
 
 
-def digest_text(lang: str, items: list, since_at: float, now: float, notes: list) -> str:
+def digest_text(lang: str, items: list, since_at: float, now: float, notes: list, see: str = "ops-monitor.py status") -> str:
     """The jobs of a digest, the worst first, as many as there is room for; the others are counted."""
     items = sorted(items, key=lambda item: badness(item, since_at, now), reverse=True)
     lines: list = []
@@ -3287,7 +3287,7 @@ def digest_text(lang: str, items: list, since_at: float, now: float, notes: list
         room -= utf16_length(lines[-1]) + 1
         if room < 0:
             left = len(items) - len(lines) + 1
-            lines[-1] = say(lang, "line.more", count=left, command="ops-monitor.py status")
+            lines[-1] = say(lang, "line.more", count=left, command=see)
             break
     return "\n".join(lines + notes)
 
@@ -3313,14 +3313,14 @@ def folded(text: str, limit: int, margin: str) -> list:
     return [*lines, text]
 
 
-# ------ the threshold: everything below may touch clock, files, processes and network ------
-
-
 def table(rows: list, limit: int = 0) -> list:
     """Rows of cells as aligned lines; the last column is cut so that a line has `limit` columns."""
     widths = [max(map(display_width, column)) for column in zip(*rows)]
     lines = ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
     return [cut_columns(line, limit) for line in lines] if limit else lines
+
+
+# ------ the threshold: everything below may touch clock, files, processes and network ------
 
 
 # ==== WORLD ==============================================================
@@ -5666,7 +5666,7 @@ def settle_digest(site: Site, state: State, days: dict, known_from: float) -> No
     counts = {"digest.disabled": len(jobs) - len(shown), "digest.broken": len(site.config.broken)}
     notes = [site.say(key, count=count) for key, count in counts.items() if count]
     notes += [site.say("digest.partial", time=site.clock.text(known_from))] if known_from else []
-    text = digest_text(site.lang, items, since_at, now.at, notes)
+    text = digest_text(site.lang, items, since_at, now.at, notes, site.advise("status"))
     troubled = sum(bool(open_troubles(item.memory)) for item in items)
     phrase = Phrase("digest", {"time": site.clock.text(since_at), "jobs": len(shown), "count": troubled, "lines": text})
     tell(site, state, "", Notify("digest", "digest", NOTICE, phrase))
@@ -6498,6 +6498,22 @@ def load_config(files: Files, args: Any) -> tuple:
         raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: " + " validate-config".join(how_called(args))) from None
 
 
+def last_config(last: dict) -> Config:
+    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
+    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
+    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
+        del known["delivery"]["via"]
+    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+
+
+def usable_config(files: Files, args: Any, last: dict) -> tuple:
+    """(Config, None), or where none can be used (what is known without one, the UsageError that says why)."""
+    try:
+        return load_config(files, args)[0], None
+    except UsageError as error:
+        return last_config(last), error
+
+
 def make_site(files: Files, config: Config) -> Site:
     store = Store(files.state_file, Clock(config.monitor.timezone))
     return Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
@@ -6665,14 +6681,6 @@ STARTER_CONFIG = r"""{
 """
 
 
-def config_or_none(files: Files, args: Any) -> Config:
-    """The config, or one without jobs where none can be used."""
-    try:
-        return load_config(files, args)[0]
-    except UsageError:
-        return read_config('{"version": 1, "jobs": []}')
-
-
 def make_file(site: Site, path: str, data: bytes) -> None:
     """Write a file, unless there is one."""
     is_there = os.path.lexists(path)
@@ -6706,7 +6714,7 @@ def do_init(files: Files, args: Any) -> int:
     script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
     for path in (script, files.config_file):
         refuse_foreign_root(path)
-    site = open_site(files, config_or_none(files, args), args)
+    site = open_site(files, usable_config(files, args, {})[0], args)
     for directory in dict.fromkeys(map(os.path.dirname, (script, files.config_file, files.state_file))):
         if not os.path.isdir(directory):
             make_private_dir(directory)
@@ -6768,32 +6776,29 @@ def files_of(kind: str, calling: Calling, home: str) -> dict:
     return {f"{home}/Library/LaunchAgents/local.{calling.name}.plist": plistlib.dumps(launchd_settings(calling))}
 
 
-def put_files(files: dict) -> None:
-    """Bring files to these contents; None: there is no such file."""
-    for path, data in files.items():
-        if data is not None:
-            make_private_dir(os.path.dirname(path))
-            write_durably(path, data)
-        elif os.path.lexists(path):
-            os.unlink(path)
-
-
 def change_files(site: Site, kind: str, name: str, files: dict) -> None:
     """Give systemd or launchd these files (None: no such file); if that fails, those that were there."""
-    path = list(files)[-1]
-    begin, end = agent_commands(kind, name, path, os.geteuid())
+    known = list(files)[-1]
+    begin, end = agent_commands(kind, name, known, os.geteuid())
+
+    def put(contents: dict, call: Callable) -> None:
+        for path, data in contents.items():
+            if data is not None:
+                make_private_dir(os.path.dirname(path))
+                write_durably(path, data)
+            elif os.path.lexists(path):
+                os.unlink(path)
+        for argv in begin if contents[known] is not None else begin[:-1]:
+            call(site, argv)
+
     before = {path: read_file(path) if os.path.lexists(path) else None for path in files}
-    if before[path] is not None:
+    if before[known] is not None:
         tell_system(site, end, none=b"No such process")  # launchd has not loaded it
     try:
-        put_files(files)
-        for argv in begin if files[path] is not None else begin[:-1]:
-            tell_system(site, argv)
+        put(files, tell_system)
     except BaseException:
         ask_system(site, end)
-        put_files(before)
-        for argv in begin if before[path] is not None else begin[:-1]:
-            ask_system(site, argv)
+        put(before, ask_system)
         raise
 
 
@@ -6885,7 +6890,7 @@ def remove_schedule(site: Site, calling: Calling, kinds: list) -> int:
 def do_schedule(files: Files, args: Any) -> int:
     """Let the operating system's scheduler call `tick`, show how, or end that."""
     refuse_foreign_root(files.state_file)
-    config = load_config(files, args)[0] if args.what == "install" else config_or_none(files, args)
+    config = load_config(files, args)[0] if args.what == "install" else usable_config(files, args, {})[0]
     site = open_site(files, config, args)
     calling = make_calling(site, args)
     kinds = calling_kinds(site, calling)
@@ -7126,14 +7131,6 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
         forget_digest(state)
     warnings = [warning, site.clock.problem, other] if loud else [other]
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
-
-
-def last_config(last: dict) -> Config:
-    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
-    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
-    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
-        del known["delivery"]["via"]
-    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
 
 
 def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
@@ -7699,17 +7696,16 @@ def columns_shown() -> tuple:
 def job_lines(site: Site, row: Row, line: str, width: int) -> list:
     """The line of a job in the table; above it an id that is too long, below it each trouble."""
     lines = [line] if line[:1].strip() else [row.job.id, line]
-    for kind, since_at, _ in open_troubles(row.memory):
-        incident = row.memory.incidents.get(kind) or Incident(key=kind)
+    for kind, incident in open_troubles(row.memory):
         words = one_line(say(site.lang, incident.key, **incident.facts))
-        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(since_at), text=words)
+        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(incident.since_at), text=words)
         lines += folded("  " + text, max(width, 40), "    ")
     return lines
 
 
 def colored(lines: list, row: Row) -> list:
     """The lines of a job in trouble in red or yellow."""
-    ranks = [rank for _, _, rank in open_troubles(row.memory)]
+    ranks = [incident.rank for _, incident in open_troubles(row.memory)]
     color = 31 if max(ranks, default=0) >= ALERT else 33
     return [f"\x1b[{color}m{line}\x1b[0m" for line in lines] if ranks else lines
 
@@ -8042,17 +8038,14 @@ class Patient:
     def __init__(self, files: Files, args: Any):
         self.files, self.args = files, args
         self.trust = check_trust(files.config_file, files.home)
-        self.trouble: Any = None  # why the config cannot be used, an OpsError
         self.state, self.has_state = State({"version": STATE_VERSION}, time.time()), False  # examine_state says why
         try:
             store = Store(files.state_file, Clock())
             self.state, self.has_state = store.view(), not store.is_unreadable()
         except OpsError:
             pass
-        try:
-            config = load_config(files, argparse.Namespace(**{**vars(args), "trust_permissions": True}))[0]
-        except UsageError as error:
-            self.trouble, config = error, last_config(self.state.raw["receiver"])
+        trusting = argparse.Namespace(**{**vars(args), "trust_permissions": True})
+        config, self.trouble = usable_config(files, trusting, self.state.raw["receiver"])  # examine_config tells the trouble
         self.site = called_site(files, config, args)
         self.delivery = config.delivery
         self.openclaw = load_openclaw_of(self.site)
@@ -8400,10 +8393,9 @@ def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> 
 
 def next_step(found: list, site: Site) -> str:
     """What mends the first failure; without one a scheduler, where there is none; else what mends the first warning."""
-    mends = [health.mend for level in ("fail", "warn") for health in found if health.level == level]
+    fails, warns = ([health.mend for health in found if health.level == level] for level in ("fail", "warn"))
     schedule = site.advise("schedule install")
-    is_well = all(health.level != "fail" for health in found)
-    return schedule if is_well and schedule in mends else next(iter(mends), site.advise("status"))
+    return [*fails, *(mend for mend in warns if mend == schedule), *warns, site.advise("status")][0]
 
 
 @typed(
