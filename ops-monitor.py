@@ -3467,6 +3467,23 @@ def os_words(error: OSError) -> str:
     return words[:1].lower() + words[1:]
 
 
+def existing_place(path: str) -> str:
+    """The directory that `path` is in; where that is not made yet, the nearest one above it that is.  A link that leads nowhere is there."""
+    place = os.path.dirname(path)
+    while place and not os.path.lexists(place):
+        place = os.path.dirname(place)
+    return place or "."
+
+
+FULL_ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
+
+
+def file_advice(path: str, error: OSError) -> str:
+    """What to do about a file that cannot be used."""
+    there = path if os.path.lexists(path) else existing_place(path)
+    return FULL_ADVICE.get(error.errno or 0, f"ls -ld {shell_word(there)}")
+
+
 def make_private_dir(path: str) -> None:
     """The directory and its parents, each made one 0700 whatever the umask.  `path` is absolute."""
     if os.path.isdir(path):
@@ -3478,7 +3495,7 @@ def make_private_dir(path: str) -> None:
         os.chmod(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
 def open_private(path: str, flags: int) -> int:
@@ -3551,8 +3568,9 @@ def write_durably(path: str, data: bytes) -> None:
             os.close(fd)
         reach("replace")
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         remove_quietly(temporary)
+        error.filename = error.filename or path  # what a full disk says of a write names none
         raise
     flush_directory(os.path.dirname(path))
 
@@ -3823,9 +3841,7 @@ class Store:
         return None
 
     def _trouble(self, verb: str, path: str, error: OSError) -> StateError:
-        advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
-        look = f"ls -ld {shell_word(os.path.dirname(path))}"
-        return StateError(f"cannot {verb} {path}: {os_words(error)}", advice.get(error.errno or 0, look))
+        return StateError(f"cannot {verb} {path}: {os_words(error)}", file_advice(existing_place(path), error))
 
     def _signature(self) -> tuple:
         found = os.stat(self.path)
@@ -4441,12 +4457,12 @@ PERIODS = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "midnight": DAY, "w
 
 
 def cron_period(times: str) -> float:
-    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours."""
+    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours, or only in a part of each."""
     minute, *others = times.split()
-    steps = re.fullmatch(r"(?:\*|\d+-\d+)(?:/([1-9]\d*))?", minute)
-    if others != ["*"] * 4:
+    steps = re.fullmatch(r"(?:\*|0-59)(?:/([1-9]\d*))?", minute)
+    if others != ["*"] * 4 or "-" in minute and not steps:
         return PERIODS.get(minute.lstrip("@"), 0.0)
-    return MINUTE * int(steps[1] or 1) if steps else HOUR / len(minute.split(","))
+    return min(HOUR, MINUTE * int(steps[1] or 1)) if steps else HOUR / len(minute.split(","))
 
 
 def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
@@ -4525,7 +4541,7 @@ def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
     if call:
         period = float(every) if is_number(every) else MINUTE if dates == {} else 0.0
         problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
-        env = {**object_at(plist, "EnvironmentVariables"), **call.env}
+        env = {**only_set(object_at(plist, "EnvironmentVariables")), **call.env}
         yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
 
 
@@ -4562,8 +4578,8 @@ def find_schedulers(root: str, home: str, crontab: str) -> list:
     found += systemd_entries("systemctl --user", home, *read_units([f"{home}/.config/systemd/user", f"{root}/etc/systemd/user"]))
     found += systemd_entries("systemctl", home, *read_units([f"{root}/etc/systemd/system"]))
     for place, user in ((f"{home}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchDaemons", "root")):
-        for name in names_in(place):
-            found += launchd_entries(read_plist(f"{place}/{name}"), f"{place}/{name}", user)
+        for path in (f"{place}/{name}" for name in names_in(place) if name.endswith(".plist")):
+            found += launchd_entries(read_plist(path), path, user)
     return found
 
 
@@ -6447,14 +6463,6 @@ def find_files(args: Any) -> Files:
     return files
 
 
-def existing_place(path: str) -> str:
-    """The directory that `path` is in; where that is not made yet, the nearest one above it that is."""
-    place = os.path.dirname(path)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
-    return place
-
-
 def refuse_foreign_root(state_file: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
     if os.geteuid() != 0:
@@ -6681,6 +6689,17 @@ STARTER_CONFIG = r"""{
 """
 
 
+SETUP_WAIT = 10.0
+
+
+def setup_lock(site: Site, command: str) -> Any:
+    """The lock of whoever changes the installation itself, as a file; free when that is closed."""
+    fd = site.store.lock("init", SETUP_WAIT)
+    if fd is None:
+        raise BusyError("another process is at the same work", site.advise(command))
+    return open(fd, "rb")
+
+
 def make_file(site: Site, path: str, data: bytes) -> None:
     """Write a file, unless there is one."""
     is_there = os.path.lexists(path)
@@ -6719,10 +6738,7 @@ def do_init(files: Files, args: Any) -> int:
         if not os.path.isdir(directory):
             make_private_dir(directory)
             conclude(site, "init.made", path=directory)
-    lock = site.store.lock("init", 10.0)
-    if lock is None:
-        raise BusyError("another process is at the same work", site.advise("init"))
-    with open(lock, "rb"):
+    with setup_lock(site, "init"):
         text = STARTER_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"STARTER_JOB"', json.dumps(STARTER_JOB))
         make_file(site, files.config_file, text.encode())
         if not install_script(site, script, args.upgrade):
@@ -6744,18 +6760,18 @@ def ask_system(site: Site, argv: list, stdin: bytes = b"", env: Optional[dict] =
     return Driver(site).finish(asking(Command(argv, "/", env or usual, seconds, marker=new_id(), head=16 << 20, stdin=stdin)))
 
 
-def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"\0") -> bytes:
-    """What the program printed; nothing if it failed with the word `none`.  Raises OpsError with its words for other failures."""
+def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"(?!)") -> bytes:
+    """What the program printed; nothing if it failed in words of the pattern `none`.  Raises OpsError with its words for other failures."""
     outcome = ask_system(site, argv, stdin)
     phrase = outcome_phrase(outcome)
-    if phrase and none not in outcome.err:
+    if phrase and not re.search(none, outcome.err):
         said = one_line(site.redact.read(outcome.err or outcome.out), 400)
         raise OpsError(": ".join(filter(None, [" ".join(argv), phrase_text(site.lang, phrase), said])), site.advise("schedule", "", "print"))
     return b"" if phrase else outcome.out
 
 
 def read_crontab(site: Site) -> bytes:
-    return tell_system(site, ["crontab", "-l"], none=b"no crontab for")
+    return tell_system(site, ["crontab", "-l"], none=b"no crontab for|can't open '.*': No such file")  # the second: busybox
 
 
 def change_crontab(site: Site, name: str, ours: bytes) -> None:
@@ -6863,7 +6879,8 @@ def ask_linger(site: Site) -> Outcome:
 
 
 def install_schedule(site: Site, kind: str, calling: Calling) -> int:
-    change_schedule(site, kind, calling, is_wanted=True)
+    with setup_lock(site, "schedule install"):
+        change_schedule(site, kind, calling, is_wanted=True)
     conclude(site, "schedule.soon" if kind == "cron" else "schedule.now", every=duration_text(calling.every))
     if kind == "systemd" and b"Linger=yes" not in ask_linger(site).out:
         conclude(site, "schedule.linger")
@@ -8130,11 +8147,12 @@ def examine_place(patient: Patient) -> Iterator[Health]:
 
     refuse_foreign_root(patient.files.state_file)
     place, me = existing_place(patient.files.state_file), user_name(os.geteuid())
+    owner = os.stat(place).st_uid
     if not os.path.isdir(place):
         yield Health("fail", f"{place} is not a directory", f"mv {shell_word(place)} {shell_word(place)}.aside")
         return
     if not os.access(place, os.W_OK | os.X_OK):
-        owned = f"chmod u+rwx {shell_word(place)}" if os.stat(place).st_uid == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
+        owned = f"chmod u+rwx {shell_word(place)}" if owner == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
         yield Health("fail", f"{place} cannot be written by {me}", "mount it writable" if os.statvfs(place).f_flag & os.ST_RDONLY else owned)
         return
     elsewhere = "name a state file on a local disk: --state-file PATH"
@@ -8387,8 +8405,7 @@ def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> 
         yield Health("fail", str(error), error.advice)
     except OSError as error:
         path = str(error.filename or patient.files.state_file)
-        there = path if os.path.lexists(path) else existing_place(path)
-        yield Health("fail", f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(there)}")
+        yield Health("fail", f"cannot use {path}: {os_words(error)}", file_advice(path, error))
 
 
 def next_step(found: list, site: Site) -> str:
@@ -8682,7 +8699,7 @@ def run_command_line(argv: list) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it need not fail once more
             return lost_output(error)
         if isinstance(error, OSError) and path:
-            complain(f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(str(path))}")
+            complain(f"cannot use {path}: {os_words(error)}", file_advice(str(path), error))
             return STATE_TROUBLE
         complain(f"a bug in ops-monitor.py: {type(error).__name__}; details: {write_crash(error)}")
         return BUG

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import plistlib
+import re
 import shlex  # noqa: F401  # loaded here: a child that has given up its rights may not read it any more
 import signal
 import sys
@@ -374,6 +375,17 @@ class TheStatesPlace(Checkup):
         self.among(report, "fail", "directory", f"{place} is not a directory", mend=f"mv {place} {place}.aside")
         self.among(report, "fail", "state", "not a directory", mend=f"ls -ld {place}")
         self.assertEqual({line.subject for line in report.troubles}, {"directory", "state", "way"}, report.out)
+
+    def test_a_link_to_a_disk_that_is_not_there(self):
+        patient = Patient(self)
+        place = os.path.dirname(patient.state_file)
+        os.unlink(patient.state_file)
+        os.rmdir(place)
+        os.symlink("/no/such/disk", place)
+        self.among(patient.doctor(), "fail", "directory", f"cannot use {place}: no such file or directory", mend=f"ls -ld {place}")
+        ran = patient.call("tick")
+        self.assertEqual(ran.code, 74)
+        self.assertRegex(ran.err, rf"\Aerror: .*{re.escape(place)}.*\nhelp: ls -ld {re.escape(place)}\n\Z")
 
     def test_a_network_filesystem(self):
         for kind in ("nfs", "nfs4", "cifs", "fuse.sshfs", "9p", "smb3"):
@@ -827,6 +839,7 @@ class Schedulers(Checkup):
             ({"Disabled": True}, "it is disabled", "launchctl load -w"),
             ({"StartInterval": None}, "nothing calls it again", "StartInterval 60"),
             ({"StartInterval": None, "StartCalendarInterval": {}}, "", ""),
+            ({"EnvironmentVariables": {"HOME": 5, "OPENCLAW_HOME": ["a"], "PATH": True}}, "", ""),
         ):
             with self.subTest(settings):
                 patient = Patient(self)
@@ -839,6 +852,8 @@ class Schedulers(Checkup):
 
     def test_files_that_nobody_can_read_are_no_entries(self):
         patient = Patient(self)
+        os.rename(patient.agent("aside"), os.path.join(patient.home, "Library/LaunchAgents/aside.plist.off"))
+        patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick")
         patient.put_file(os.path.join(patient.home, "Library/LaunchAgents/torn.plist"), "<plist")
         patient.put_file("etc/cron.d/odd", "* * * * * root 'ops-monitor.py tick\n\0\n@x\n= =\n")
         patient.unit("odd.service", "[\nExecStart\n=\n[Service]\nExecStart='ops-monitor.py\n")
@@ -856,7 +871,8 @@ class Schedulers(Checkup):
 
     def test_periods(self):
         for times, seconds in (("* * * * *", 60), ("*/5 * * * *", 300), ("0-59/10 * * * *", 600), ("0,30 * * * *", 1800), ("7 * * * *", 3600),
-                               ("@hourly", 3600), ("@reboot", 0), ("0 9 * * *", 0), ("* * * * 1-5", 0), ("*/0 * * * *", 3600)):  # fmt: skip
+                               ("@hourly", 3600), ("@reboot", 0), ("0 9 * * *", 0), ("* * * * 1-5", 0), ("*/0 * * * *", 3600),
+                               ("*/90 * * * *", 3600), ("10-20 * * * *", 0), ("5-55/10 * * * *", 0), ("- * * * * *", 0)):  # fmt: skip
             self.assertEqual(ops.cron_period(times), seconds, times)
         for text, seconds in (("OnUnitActiveSec=60", 60), ("OnUnitActiveSec=1min 30s", 90), ("OnUnitActiveSec=2 minutes", 120),
                               ("OnCalendar=minutely", 60), ("OnCalendar=*:0/5", 300), ("OnCalendar=*-*-* *:*:00", 60), ("OnCalendar=Mon 9:00", 0),

@@ -352,6 +352,14 @@ class Init(unittest.TestCase):
             self.assertEqual({stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode) for name in directories}, {0o700} if directories else set())
             self.assertEqual({stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode) for name in files}, {0o600} if files else set())
 
+    def test_a_disk_that_is_full_is_named_by_the_file_that_could_not_be_written(self):
+        user = NewUser(self)
+        script = f"ulimit -f 8; exec '{sys.executable}' '{user.script}' init"  # the config fits, the script does not
+        ran = subprocess.run(["/bin/sh", "-c", script], env=user.env, capture_output=True, text=True, timeout=60)
+        place = os.path.dirname(user.installed)
+        self.assertEqual((ran.returncode, ran.stderr), (74, f"error: cannot use {user.installed}: file too large\nhelp: ls -ld {place}\n"))
+        self.assertEqual((os.path.exists(user.config_file), os.listdir(place)), (True, []))
+
     def test_a_second_init_changes_nothing_and_says_what_is_there(self):
         user = NewUser(self)
         user.call("init")
@@ -571,6 +579,19 @@ class Schedule(unittest.TestCase):
         self.program("crontab", f"[ $1 = -l ] && exit 2; cat > '{self.user.fakes}/table'")
         self.is_refused(self.call("install"), "exit code 2", code=1)
         self.assertEqual(self.user.bytes_of("table"), b"mine\n")
+
+    def test_who_has_no_crontab_yet_gets_one_also_from_busybox(self):
+        self.program("crontab", f"""cd '{self.user.fakes}'; case $1 in -) exec cat > table ;; esac
+            cat table 2>/dev/null || {{ echo "crontab: can't open 'me': No such file or directory" >&2; exit 1; }}""")
+        answer = self.call("install")
+        self.assertEqual((answer.code, answer.err), (0, ""))
+        self.assertIn(b"tick", self.user.bytes_of("table"))
+
+    def test_two_who_install_at_once_do_not_undo_each_other(self):
+        lock = ops.try_lock(ops.Store(self.user.state_file, ops.Clock()).lock_path("init"))
+        with open(lock), unittest.mock.patch.object(ops, "SETUP_WAIT", 0.0):
+            self.is_refused(self.call("install"), "another process is at the same work", "schedule install", code=75)
+        self.assertEqual(self.user.noted(), [])
 
     def test_a_crontab_that_refuses_keeps_what_was_there(self):
         self.user.write("table", b"mine\n")
