@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unittest
 
-from benchmarks.claims.stage import Stage, job, ops, status
+from benchmarks.claims.stage import Stage, job, status
 from tests.test_walks import STEPS, Walk
 
 CLAIM = "unknown never acts; a stall is told neither falsely nor late, on any clock"
