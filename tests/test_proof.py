@@ -24,7 +24,8 @@ class TestClaims(unittest.TestCase):
 
 @unittest.skipUnless(os.path.exists(FULL_DISK), "no /dev/full on this system")
 class TestAFullDiskBehindTheOutput(unittest.TestCase):
-    COMMANDS = (["status"], ["status", "--json"], ["explain", "a"], ["history"], ["-h"], ["schema"], ["tick", "--dry-run"], ["run", "c"], ["validate-config"])
+    LOOKS = (["status"], ["status", "--json"], ["explain", "a"], ["history"], ["-h"], ["schema"])
+    COMMANDS = (*LOOKS, ["tick", "--dry-run"], ["run", "c"], ["validate-config"])
 
     def home(self):
         home = Installation(self, long_job("a"), check("c", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo ALERT: the pond"))

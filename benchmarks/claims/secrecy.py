@@ -19,11 +19,13 @@ FULL, QUICK = 40, 1
 HOMES, QUICK_HOMES = 4, 1  # of one part
 WINDOW = 10  # letters of a token that nobody may see in a row
 LETTERS = string.ascii_letters + string.digits
-CUTS = (0, 3, 40, 100, 150, 180, 200, 290, 300, 390, 400, 560, 600, 1000, 1200, 2048, 8192, 16 << 10, 48 << 10, 64 << 10)  # where texts are cut, in letters
+# Where texts are cut, in letters.
+CUTS = (0, 3, 40, 100, 150, 180, 200, 290, 300, 390, 400, 560, 600, 1000, 1200, 2048, 8192, 16 << 10, 48 << 10, 64 << 10)
 
 # The forms of a token: how it is recognised, and which part of it is the secret.
 FORMS = {
-    "telegram": ("{digits}:{s}", 35), "openai": ("sk-{s}", 40), "github": ("ghp_{s}", 36), "github fine": ("github_pat_{s}", 50), "aws": ("AKIA{upper}", 16),
+    "telegram": ("{digits}:{s}", 35), "openai": ("sk-{s}", 40), "github": ("ghp_{s}", 36), "github fine": ("github_pat_{s}", 50),
+    "aws": ("AKIA{upper}", 16),
     "slack": ("xoxb-{s}", 30), "bearer": ("Authorization: Bearer {s}", 30), "labelled": ("password={s}", 20), "quoted": ('"api_key": "{s}"', 24),
     "url": ("https://user:{s}@example.org/", 20), "private key": ("-----BEGIN RSA PRIVATE KEY-----\\n{s}\\n-----END RSA PRIVATE KEY-----", 64),
     "a variable's value": ("{s}", 24),
@@ -99,10 +101,12 @@ def fill(planted, home):
     """Jobs that carry secrets wherever they can."""
     p, rng = planted, planted.rng
     status = {
-        "running": True, "completed": False, "progressKey": p.padded("progressKey"), "message": p.padded("message"), "stopReason": p.padded("stopReason"),
-        "level": rng.choice(["warn", "alert"]), "progress": {p.line("progress key"): 1, "rows": p.padded("progress"), "deep": {"a": [p.line("deep progress")]}},
+        "running": True, "completed": False, "progressKey": p.padded("progressKey"), "message": p.padded("message"),
+        "stopReason": p.padded("stopReason"), "level": rng.choice(["warn", "alert"]),
+        "progress": {p.line("progress key"): 1, "rows": p.padded("progress"), "deep": {"a": [p.line("deep progress")]}},
     }  # fmt: skip
-    good = long_job("good", p.prints(home, "start.out", p.padded("output of start"), "exit 0"), p.prints(home, "stop.out", p.padded("output of stop"), "exit 3"))
+    starts = p.prints(home, "start.out", p.padded("output of start"), "exit 0")
+    good = long_job("good", starts, p.prints(home, "stop.out", p.padded("output of stop"), "exit 3"))
     good["name"] = p.line("name")
     good["commands"]["start"].append(p.line("argv of start"))
     home.put("good.status", json.dumps(status) + "\n")
@@ -155,9 +159,10 @@ def break_config(planted, home):
 
 
 COMMANDS = (
-    ["validate-config"], ["tick", "--dry-run"], ["tick"], ["status"], ["status", "--json"], ["explain", "good"], ["explain", "odd"], ["explain", "stopped"],
-    ["explain", "missing"], ["run", "quiet"], ["run", "fails"], ["run", "loud", "--dry-run"], ["run", "missing"], ["start", "managed"], ["tick", "--print-only"],
-    ["logs", "managed"], ["logs", "good"], ["start", "stopped"], ["stop", "good"], ["approve", "w", "--show"], ["run", "w"], ["run", "w", "--dry-run"], ["tick"],
+    ["validate-config"], ["tick", "--dry-run"], ["tick"], ["status"], ["status", "--json"], ["explain", "good"], ["explain", "odd"],
+    ["explain", "stopped"], ["explain", "missing"], ["run", "quiet"], ["run", "fails"], ["run", "loud", "--dry-run"], ["run", "missing"],
+    ["start", "managed"], ["tick", "--print-only"], ["logs", "managed"], ["logs", "good"], ["start", "stopped"], ["stop", "good"],
+    ["approve", "w", "--show"], ["run", "w"], ["run", "w", "--dry-run"], ["tick"],
     ["logs", "w"], ["logs", "stopped"], ["history"], ["history", "--json"], ["explain", "managed"], ["status", "managed", "--json"],
 )  # fmt: skip
 
