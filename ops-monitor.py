@@ -26,6 +26,7 @@ How the file is read
         TOLERANT JSON what people write when they write JSON by hand
         CONFIG        the FIELDS table and everything derived from it
         OPENCLAW      another program's config, read for a token and a target
+        SCHEDULERS    how `tick` is called, in the words of systemd, launchd and cron
         STATE         what is remembered, its shape and its migrations
         JUDGEMENT     decide: when to speak, when to act, and why not
         VOICE         decisions as text
@@ -58,7 +59,7 @@ import select
 import signal
 import stat
 import time
-from collections import namedtuple
+from collections import Counter, namedtuple
 
 TYPE_CHECKING = False  # type checkers read the first branch; `typing` costs 8 ms of each start for these records
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Memory(NamedTuple):
     attempt_at: float = 0.0  # last attempt
     attempt_key: str = ""  # progress key at that attempt
     gave_up_at: float = 0.0  # attempts are used up; nothing automatic until `start`
-    action: str = ""  # intention without a result: start, restart or run
+    action: str = ""  # intention without a result: start, restart or run; started: it went well, no look has shown it yet
     action_at: float = 0.0  # when it was saved
     action_for: float = 0.0  # seconds within which it must have ended
     action_id: str = ""  # marker of its processes; run: tells a living one from a lost one
@@ -211,9 +212,12 @@ class Memory(NamedTuple):
     muted_at: float = 0.0  # messages are held from here …
     muted_for: float = 0.0  # … for this long, in seconds
     muted_count: int = 0  # messages held so far
-    flips: list = []  # times within the last hour at which an incident opened or closed
+    flips: list = []  # times within the last day at which an incident opened or closed, the latest 13
     flapping_at: float = 0.0  # told as flapping since; 0 = it is not
+    digest_at: float = 0.0  # the monitor's own: when the last daily digest was told; 0 = no digestAt, or not one yet
+    digest_progress: dict = {}  # progress told in that digest, for the difference; absent without digestAt
     left_at: float = 0.0  # first tick that did not find the job in the config
+    ticks: list = []  # the monitor's own: times of its last ten ticks; those at a terminal are a person's and do not count
     inherited_at: float = 0.0  # v1 had told an anomaly at this time; the first incident adopts it
     reason: str = ""  # why the last look led to what it led to (a MESSAGES row)
 
@@ -239,8 +243,9 @@ class Gate(NamedTuple):
     run_began_at: float = 0.0
     run_ended_at: float = 0.0
     run_code: int = 0
-    verify: str = ""  # pending, passed or failed
+    verify: str = ""  # pending, passed, failed, or other: a run was good, but of another check than the one approved
     verify_left: list = []  # verification jobs that have not passed yet
+    verify_failed: list = []  # those of them whose last run failed, or was of another check
     verify_items: dict = {}  # label -> salted hash of what the verifications were and are to be; only those verify
     verify_salt: str = ""
     verify_for: float = 0.0  # seconds after the run's end within which they must
@@ -401,8 +406,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def masked_digits(text: str) -> str:
-    """`text` as an identity: other numbers do not make it a different text."""
-    return re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)[:100]  # `1h 5m` is one number
+    """`text` as an identity of at most 100 characters: other numbers do not make it a different text."""
+    masked = re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)  # `1h 5m` is one number
+    if len(masked) <= 100:
+        return masked
+    import zlib  # rare: only for long texts
+
+    return f"{masked[:90]}:{zlib.crc32(masked.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def shell_word(text: str) -> str:
@@ -525,6 +535,7 @@ MESSAGES = {
     "run.exit127": ("exit code {code}: a program was not found", "退出码 {code}：找不到程序"),
     "run.missing": ("no such program: {program}", "没有这个程序：{program}"),
     "run.no_cwd": ("no such directory: {cwd}", "没有这个目录：{cwd}"),
+    "run.cwd_denied": ("not allowed to enter the directory {cwd}", "无权进入目录 {cwd}"),
     "run.denied": ("not allowed to execute {program}: {error}", "无权执行 {program}：{error}"),
     "run.no_interpreter": ("{program} cannot be executed: its first line names no interpreter of this machine", "{program} 无法执行：首行没有指明本机可用的解释器"),
     "run.cannot": ("{program} cannot be run: {error}", "{program} 无法运行：{error}"),
@@ -551,9 +562,10 @@ MESSAGES = {
     "level": ("the job reports: {message}", "任务报告：{message}"),
     "attention": ("its output asks for attention:\n{lines}", "输出内容需要关注：\n{lines}"),
     "interrupted.again": ("the run that began {time} was interrupted; it is run once more", "{time} 开始的运行被中断；将再运行一次"),
+    "interrupted.off": ("the run that began {time} was interrupted; the job is disabled, so it is not repeated", "{time} 开始的运行被中断；任务未启用，不再重试"),
     "interrupted": ("the run that began {time} was interrupted again; it is not repeated", "{time} 开始的运行再次被中断；不再重试"),
-    "autorun": ("stopped ({reason}); continued from its checkpoint, attempt {attempt} of {most}", "已停止（{reason}）；从检查点续跑，第 {attempt} 次，上限 {most}"),
-    "autorun.restart": ("no progress; stopped and started again, attempt {attempt} of {most}; {reason}", "没有进展；已停止并重新启动，第 {attempt} 次，上限 {most}；{reason}"),
+    "autorun": ("stopped ({reason}); it is being continued from its checkpoint, attempt {attempt} of {most}", "已停止（{reason}）；正在从检查点续跑，第 {attempt} 次，上限 {most}"),
+    "autorun.restart": ("no progress for {for}; it is being stopped and started again, attempt {attempt} of {most}", "{for} 没有进展；正在停止并重新启动，第 {attempt} 次，上限 {most}"),
     "completed": ("done", "已完成"),
     "running": ("running", "运行中"),
     "muted.summary": ("no longer muted; messages held: {count}", "静音结束；期间未发送的消息：{count}"),
@@ -561,23 +573,28 @@ MESSAGES = {
     "blocked.queue": ("BLOCKED: job '{job}' is a {kind}; only a one_shot_read is run from the queue", "BLOCKED：任务“{job}”是 {kind}；队列只运行 one_shot_read"),
     "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：有人要求运行“{job}”，未执行：{why}"),
     "verify.wrong": ("the write ran, its verification failed: {jobs}", "写入已执行，验证失败：{jobs}"),
+    "verify.other": ("the write ran; its verification was good, but it is not the check that was approved with it: {jobs}", "写入已执行；验证运行正常，但它不是一同批准的那个检查：{jobs}"),
     "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
     "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
+    "busy": ("another process has held this job's lock for {for}; until it ends nothing is run or started; who: {command}", "另一个进程占用此任务的锁已 {for}；在它结束之前不会运行或启动；查看占用者：{command}"),
     "config.errors": ("the config has errors: {count}; jobs left out: {jobs}\n{lines}", "配置有错误：{count}；未参与监控的任务：{jobs}\n{lines}"),
     "config.unusable": ("the config cannot be used, nothing is watched: {problem}", "配置无法使用，目前没有任何监控：{problem}"),
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
     "state.unreadable": ("{path} cannot be read: nothing that was remembered is shown; the next tick moves it aside", "{path} 无法读取：以下不含任何记忆内容；下一次 tick 会把它移开"),
     "undelivered": ("messages cannot be delivered: {problem}", "消息无法送达：{problem}"),
+    "after_tick": ("the tick was good, monitor.afterTick was not: {why}", "tick 正常，但 monitor.afterTick 失败：{why}"),
     "name.monitor": ("ops-monitor itself", "监控程序自身"),
     # parts of a section
     "headline.warn": ("WARNING", "注意"),
     "headline.notice": ("note", "提示"),
     "headline.routine": ("running", "运行中"),
     "headline.muted": ("unmuted", "静音结束"),
+    "headline.digest": ("daily digest", "每日摘要"),
     "state.running": ("running", "运行中"),
     "state.running_pid": ("running, pid {pid}", "运行中，pid {pid}"),
     "state.waiting": ("running, waiting on purpose", "运行中，主动等待"),
     "line.stop_reason": ("stop reason: {reason}", "停止原因：{reason}"),
+    "line.was": ("it was: {words}", "此前：{words}"),
     "line.since": ("since {time}", "始于 {time}"),
     "line.output": ("last output:", "最后的输出："),
     "line.next": ("next: {command}", "下一步：{command}"),
@@ -619,6 +636,7 @@ MESSAGES = {
     # reasons: routine
     "report.completed": ("told: it is completed", "已告知：已完成"),
     "report.completed_before": ("its completion was told", "完成已告知过"),
+    "report.started": ("it was started a moment ago; this completion may be the last run's", "刚刚启动；看到的可能是上一次运行的完成"),
     "report.quiet_hours": ("held by quiet hours", "安静时段内暂不告知"),
     "report.not_running": ("no routine: it is not running", "无例行报告：未在运行"),
     "report.off": ("reportWhileRunning is off", "未开启 reportWhileRunning"),
@@ -629,6 +647,21 @@ MESSAGES = {
     "report.nothing_new": ("nothing new to report", "没有新内容"),
     "look.older": ("a newer look has been judged", "已有更新的查看结果"),
     "muted": ("muted: messages are counted, not told", "静音中：消息只计数，不告知"),
+    # the daily digest, and reasons for it
+    "digest": ("since {time} · jobs: {jobs} · in trouble now: {count}\n{lines}", "自 {time} · 任务：{jobs} · 目前异常：{count}\n{lines}"),
+    "digest.open": ("open: {what}", "未解决：{what}"),
+    "digest.runs": ("runs: {runs}, failed: {failed}", "运行：{runs}，失败：{failed}"),
+    "digest.verified": ("verified: {count}", "通过验证：{count}"),
+    "digest.resumes": ("resumed: {count}, attempts in a row now: {attempts}", "续跑：{count}，目前连续：{attempts}"),
+    "digest.gave_up": ("gave up; waits for start", "已放弃；等待 start"),
+    "digest.completed": ("completed: {count}", "完成：{count}"),
+    "digest.trouble": ("in trouble: {for} in all", "异常累计 {for}"),
+    "digest.disabled": ("disabled: {count}", "未启用：{count}"),
+    "digest.broken": ("left out because of errors in the config: {count}", "因配置有错未参与监控：{count}"),
+    "digest.partial": ("the history begins at {time}: what was before is not counted", "历史记录始于 {time}，此前的未计入"),
+    "digest.first": ("its first time has not come", "首次时间未到"),
+    "digest.told": ("told", "已告知"),
+    "digest.now": ("due now", "应立即发送"),
     # reasons: one-shot reads
     "run.good": ("the run was good", "运行正常"),
     "run.failed": ("the run failed", "运行失败"),
@@ -650,6 +683,7 @@ MESSAGES = {
     "gate.verify_pending": ("the last run is not verified yet: {jobs}", "上次运行尚未验证：{jobs}"),
     "gate.verify_overdue": ("the verification of the last run is overdue: {jobs}", "上次运行的验证已逾期：{jobs}"),
     "gate.verify_failed": ("the verification of the last run failed: {jobs}", "上次运行的验证失败：{jobs}"),
+    "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config: {why}", "配置文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
@@ -700,6 +734,7 @@ MESSAGES = {
     "topic.verification": ("verification", "验证"),
     "topic.outcome": ("outcome", "结果"),
     "topic.blocked": ("blocked", "已拦截"),
+    "topic.busy": ("lock held", "锁被占用"),
     "topic.due": ("schedule", "定时"),
     "topic.config": ("config", "配置"),
     # by hand
@@ -710,16 +745,20 @@ MESSAGES = {
     "dry.queued": ("queued: {job}, from {time}", "队列：{job}，{time} 起"),
     "start.already": ("already running: {job}", "已在运行：{job}"),
     "start.done": ("started: {job}", "已启动：{job}"),
+    "start.disabled": ("note: it is disabled: no tick watches it; set enabled to true in the config", "注意：任务未启用，tick 不会监控它；请在配置中把 enabled 设为 true"),
     "start.failed": ("the start failed: {why}", "启动失败：{why}"),
     "start.unknown": ("the status of '{job}' is unknown, a second copy might be started: {why}", "“{job}”状态未知，可能会启动第二份：{why}"),
     "start.left": ("something that an earlier run of '{job}' left is still alive", "“{job}”之前的运行留下的进程仍在运行"),
-    "start.changed": ("the command of '{job}' has changed since its checkpoint was begun", "“{job}”的命令在检查点建立后有改动"),
+    "start.changed": ("the command of '{job}' has changed since its checkpoint was begun: --resume continues from it, --fresh begins anew", "“{job}”的命令在检查点建立后有改动：--resume 从检查点继续，--fresh 重新开始"),
     "stop.done": ("stopped: {job}; nothing resumes it until `start`", "已停止：{job}；在 start 之前不会续跑"),
     "stop.not_running": ("not running: {job}; nothing resumes it until `start`", "未在运行：{job}；在 start 之前不会续跑"),
     "stop.failed": ("its stop command failed", "停止命令失败"),
-    "stop.command_failed": ("the stop command of '{job}' failed: {why}", "“{job}”的停止命令失败：{why}"),
-    "stop.unknown": ("cannot tell whether '{job}' runs, nothing was signalled: {why}", "无法判断“{job}”是否在运行，未发送信号：{why}"),
-    "stop.still_alive": ("pid {pid} of '{job}' is still alive after TERM", "“{job}”的进程 {pid} 收到 TERM 后仍在运行"),
+    "stop.command_failed": ("the stop command of '{job}' failed: {why}; should it end, nothing resumes it until `start`", "“{job}”的停止命令失败：{why}；若它之后结束，在 start 之前不会续跑"),
+    "stop.unknown": ("cannot tell whether '{job}' runs, nothing was signalled: {why}; nothing resumes it until `start`", "无法判断“{job}”是否在运行，未发送信号：{why}；在 start 之前不会续跑"),
+    "stop.no_pid": ("'{job}' runs, but its status names no living pid: nothing was signalled; should it end, nothing resumes it until `start`", "“{job}”在运行，但状态没有给出存活的 pid：未发送信号；若它之后结束，在 start 之前不会续跑"),
+    "stop.still_alive": ("pid {pid} of '{job}' is still alive after TERM; should it end, nothing resumes it until `start`", "“{job}”的进程 {pid} 收到 TERM 后仍在运行；若它之后结束，在 start 之前不会续跑"),
+    "stop.not_held": ("stopped: {job}; but that cannot be noted, so a tick may resume it", "已停止：{job}；但无法记录，tick 可能会续跑"),
+    "stop.nothing": ("not running: {job}; but the stop cannot be noted, so a tick may resume it", "未在运行：{job}；但停止无法记录，tick 可能会续跑"),
     "run.would": ("would run: {argv}\nin: {cwd}", "将运行：{argv}\n目录：{cwd}"),
     "queued": ("queued: {job}, entry {id}, from {time}", "已入队：{job}，条目 {id}，{time} 起"),
     "acked": ("acknowledged: {job}: {kinds}; no reminders until it changes", "已确认：{job}：{kinds}；有变化之前不再提醒"),
@@ -727,12 +766,22 @@ MESSAGES = {
     "mute.done": ("muted until {time}: {job}", "静音至 {time}：{job}"),
     "mute.ended": ("no longer muted: {job}", "静音结束：{job}"),
     "help.next": ("next: {command}", "下一步：{command}"),
+    # init and schedule
+    "init.made": ("made: {path}", "已创建：{path}"),
+    "init.there": ("there already, left as it is: {path}", "已存在，保持不变：{path}"),
+    "init.other": ("there already and not the same as this script, left as it is: {path}", "已存在，与本脚本不同，保持不变：{path}"),
+    "init.replaced": ("replaced: {path}; the old one: {old}", "已替换：{path}；旧文件：{old}"),
+    "schedule.written": ("written: {path}", "已写入：{path}"),
+    "schedule.now": ("tick is called at once, then every {every}", "立即调用 tick，之后每 {every} 一次"),
+    "schedule.soon": ("tick is called every {every}, the first time within {every}", "每 {every} 调用一次 tick，{every} 之内首次调用"),
+    "schedule.linger": ("this ends when you log out, unless you type once: loginctl enable-linger", "注销后即停止，除非执行一次：loginctl enable-linger"),
+    "schedule.removed": ("removed: {path}", "已移除：{path}"),
+    "schedule.none": ("nothing to remove: no scheduler calls tick for {path}", "无可移除：没有调度器为 {path} 调用 tick"),
     # status and explain
     "column.job": ("JOB", "任务"),
     "column.state": ("STATE", "状态"),
     "column.progress": ("PROGRESS", "进度"),
     "column.report": ("TOLD", "上次报告"),
-    "column.trouble": ("TROUBLE", "异常"),
     "column.next": ("NEXT", "下一步"),
     "word.running": ("running", "运行中"),
     "word.waiting": ("waiting", "等待中"),
@@ -758,6 +807,7 @@ MESSAGES = {
     "next.changed": ("changed: start", "已改动：需 start"),
     "next.look": ("look", "查看"),
     "since": ("since {time}", "始于 {time}"),
+    "status.trouble": ("! {kind} since {time}: {text}", "！{kind}，始于 {time}：{text}"),
     "status.keyless": ("no progress key: stalls cannot be seen", "没有进度键：无法发现停滞"),
     "status.broken": ("left out: {job}: {problem}", "未参与监控：{job}：{problem}"),
     "status.orphan": ("orphan: {job} runs, but is not in the config; {command}", "孤儿任务：{job} 在运行，但不在配置中；{command}"),
@@ -766,12 +816,49 @@ MESSAGES = {
     "status.tick": ("last tick: {time}", "上次 tick：{time}"),
     "status.no_tick": ("last tick: never; the scheduler does not call `tick` yet", "上次 tick：从未；调度器还没有调用 tick"),
     "explain.state": ("state: {state}", "状态：{state}"),
-    "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；清醒且无进展：{stalled}，上限 {limit}"),
+    "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；机器运行期间无进展：{stalled}，上限 {limit}"),
     "explain.not_run": ("last run: {time}, its command could not be run", "上次运行：{time}，命令未能运行"),
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
+    "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
     "explain.next": ("next by itself: {action}", "之后自动：{action}"),
+    # history: events, and the words that stand for facts in them
+    "event.told": ("told: {text}", "告知：{text}"),
+    "event.queued": ("queued, delay {delay}, by {by}", "入队（{by}），延迟 {delay}"),
+    "event.blocked": ("BLOCKED, queued by {by}", "BLOCKED，入队（{by}）"),
+    "event.start": ("start by {by}", "启动（{by}）"),
+    "event.stop": ("stop by {by}", "停止（{by}）"),
+    "event.resume": ("resumed, attempt {attempt}", "续跑，第 {attempt} 次"),
+    "event.started": ("started", "已启动"),
+    "event.start_failed": ("the start failed: {reason}", "启动失败：{reason}"),
+    "event.run": ("run by {by}: exit code {code}, {seconds}", "运行（{by}）：退出码 {code}，用时 {seconds}"),
+    "event.interrupted": ("interrupted; run once more: {again}", "运行被中断；再次运行：{again}"),
+    "event.approved": ("approved, digest {digest}, by {who}", "已批准，摘要 {digest}，{who}"),
+    "event.approval_refused": ("not approved: {why}; {who}", "未批准：{why}；{who}"),
+    "event.code_requested": ("code requested by {who}", "请求验证码，{who}"),
+    "event.revoked": ("approval revoked by {who}", "撤销批准，{who}"),
+    "event.refused": ("not run: {reason}; {who}", "未运行：{reason}；{who}"),
+    "event.write_begun": ("write begun, digest {digest}, by {who}", "写入开始，摘要 {digest}，{who}"),
+    "event.write_ended": ("write ended: exit code {code}", "写入结束：退出码 {code}"),
+    "event.write_outcome_unknown": ("the outcome of the write is unknown", "写入结果未知"),
+    "event.verification": ("verified by {by}: {result}", "验证（{by}）：{result}"),
+    "event.ack": ("acknowledged by {who}", "确认，{who}"),
+    "event.mute": ("muted by {who}", "静音，{who}"),
+    "event.unmute": ("unmuted by {who}", "解除静音，{who}"),
+    "event.not_delivered": ("not delivered: {error}", "未送达：{error}"),
+    "event.state_lost": ("the state was lost; moved to {aside}", "状态丢失；已移到 {aside}"),
+    "by.hand": ("hand", "人工"),
+    "by.queue": ("the queue", "队列"),
+    "by.schedule": ("the clock", "定时"),
+    "by.verify": ("run --verify", "run --verify 命令"),
+    "by.enqueue": ("enqueue", "enqueue 命令"),
+    "by.after": ("the end of {job}", "{job} 结束之后"),
+    "result.passed": ("passed", "通过"),
+    "result.failed": ("failed", "未通过"),
+    "result.pending": ("others are still to come", "其他验证未完成"),
+    "again.true": ("yes", "是"),
+    "again.false": ("no", "否"),
 }  # fmt: skip
 
 
@@ -1181,6 +1268,7 @@ FIELDS = {
     """),
 }
 FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIELDS.items()}
+REQUIRED_KEYS = {name: [field.key for field in fields if field.default is REQUIRED] for name, fields in FIELDS.items()}
 
 
 def record(section_name: str, *more: str) -> Any:
@@ -1278,9 +1366,9 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
             settings.update(read_value(fields[key], item, (*path, key), problems))
         elif not key.startswith(("_", "$", "//")):
             problems.append(Problem((*path, key), f"unknown key{did_you_mean(key, fields)}", is_error=False))
-    for key, field in fields.items():
-        if field.default is REQUIRED and key not in value:
-            problems.append(Problem(path, f"'{key}' is missing: expected {field.kind.expected}"))
+    for key in REQUIRED_KEYS[name]:
+        if key not in value:
+            problems.append(Problem(path, f"'{key}' is missing: expected {fields[key].kind.expected}"))
     return settings
 
 
@@ -1300,14 +1388,14 @@ def make_policy(*layers: dict) -> Any:
     return filled(Policy, "policy", merged)
 
 
-def make_job(settings: dict, defaults: dict, index: int) -> Any:
-    """A Job from settings that have no error."""
-    approval = settings.get("approval")
+def make_job(settings: dict, defaults: dict, index: int, common: Any = None) -> Any:
+    """A Job from settings that have no error; `common` is the policy of jobs that state none, if it is made already."""
+    own, approval = settings.get("policy"), settings.get("approval")
     whole = dict(
         settings,
         name=settings.get("name") or settings["id"],
         commands=filled(Commands, "commands", settings["commands"]),
-        policy=make_policy(defaults, settings.get("policy", {})),
+        policy=common if common and not own else make_policy(defaults, own or {}),
         approval=None if approval is None else filled(Approval, "approval", approval),
         after=[filled(After, "after", item) for item in settings.get("after", [])],
     )
@@ -1407,6 +1495,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
     """(jobs by id, ids that are broken) of the `jobs` list; problems are noted."""
     jobs: dict = {}
     broken: dict = {}
+    common = make_policy(defaults)
     for index, item in enumerate(items):
         path = ("jobs", index)
         mine: list = []
@@ -1415,7 +1504,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
         if job_id in jobs or job_id in broken:
             mine.append(Problem((*path, "id"), f"a job '{job_id}' stands above already"))
         if not first_error(mine):
-            job = make_job(settings, defaults, index)
+            job = make_job(settings, defaults, index, common)
             mine += [Problem((*path, *key.split(".")), *rest) for key, *rest in job_faults(job, settings.get("policy", {}))]
         if first_error(mine):
             broken[path_text(path) if job_id is None or job_id in jobs else job_id] = first_error(mine)
@@ -1489,17 +1578,16 @@ def run_timeout(job: Any) -> float:
 def config_schema() -> dict:
     """The JSON Schema of ops-jobs.json (draft 2020-12), derived from FIELDS."""
 
-    def shape(fields: tuple) -> dict:
+    def shape(name: str) -> dict:
         properties = {}
-        for field in fields:
+        for field in FIELDS[name]:
             schema = field.kind.schema if field.default is not None else {"anyOf": [field.kind.schema, {"type": "null"}]}
             default = {} if field.default in (None, REQUIRED) else {"default": field.default}
             properties[field.key] = {**schema, "description": field.doc, **default}
-        required = [field.key for field in fields if field.default is REQUIRED]
-        return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+        return {"type": "object", "properties": properties, **({"required": REQUIRED_KEYS[name]} if REQUIRED_KEYS[name] else {})}
 
-    whole = shape(FIELDS["config"])
-    whole["$defs"] = {name: shape(fields) for name, fields in FIELDS.items() if name != "config"}
+    whole = shape("config")
+    whole["$defs"] = {name: shape(name) for name in FIELDS if name != "config"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "ops-jobs.json", **whole}
 
 
@@ -1871,6 +1959,130 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
     return Api(re.sub("/*(/bot[0-9]+:[^/]*)?/*$", "", root), settings.get("proxy", "").strip() or None)
 
 
+# ==== SCHEDULERS =========================================================
+# How `tick` is called, in the words of systemd, launchd and cron.  Only texts: COMMANDS hands them over.
+
+
+class Calling(NamedTuple):
+    """What a scheduler is told about one installation."""
+
+    name: str  # of units, plist and crontab lines; another installation has another one
+    argv: list  # calls `tick`
+    env: dict  # what argv needs in its environment
+    every: float  # seconds
+
+
+def python_word(text: str) -> str:
+    """`text` as a Python literal in which no shell, cron or systemd finds anything to read."""
+    plain = (letter if letter.isprintable() and letter not in "\"'\\%$" else f"\\U{ord(letter):08x}" for letter in text)
+    return '"' + "".join(plain) + '"'
+
+
+def tick_argv(python: str, script: str, words: list) -> list:
+    """The command that runs `script` with `words`: as a module, whose byte code Python keeps, if its name can be one's."""
+    directory, name = os.path.split(script)
+    stem, suffix = os.path.splitext(name)
+    if suffix != ".py" or "." in stem:
+        return [python, "-I", "-S", script, *words]
+    listed = ", ".join(map(python_word, words))
+    # append, not insert: the standard library stays first
+    code = f"import sys; sys.path.append({python_word(directory)}); sys.exit(__import__({python_word(stem)}).main([{listed}]))"
+    return [python, "-I", "-S", "-c", code]
+
+
+SERVICE = """# Written by `ops-monitor.py schedule install`; `schedule remove` takes it away.
+[Unit]
+Description=Ops Framework: one tick
+
+[Service]
+Type=oneshot
+# The jobs that a tick has started go on when it ends, and a long check is not cut off:
+KillMode=process
+TimeoutStartSec=infinity
+{environment}ExecStart={command}
+"""
+TIMER = """# Written by `ops-monitor.py schedule install`; `schedule remove` takes it away.
+[Unit]
+Description=Ops Framework: calls tick
+
+[Timer]
+OnActiveSec=1
+OnUnitActiveSec={every}
+AccuracySec=1
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def systemd_word(text: str) -> str:
+    """`text` as one word of a unit file."""
+    return text if re.fullmatch(r"[\w@+=:,./-]+", text) else "'" + re.sub(r"[\\']", r"\\\g<0>", text.replace("%", "%%")) + "'"
+
+
+def systemd_units(calling: Calling) -> dict:
+    """File name -> text of the service and its timer."""
+    words = list(map(systemd_word, calling.argv))
+    if words[0] != calling.argv[0]:
+        words.insert(0, "/usr/bin/env")  # systemd takes no program with an odd name
+    command = " ".join(words).replace("$", "$$")
+    environment = "".join(f"Environment={systemd_word(f'{name}={value}')}\n" for name, value in calling.env.items())
+    service = SERVICE.format(environment=environment, command=command)
+    return {f"{calling.name}.service": service, f"{calling.name}.timer": TIMER.format(every=int(calling.every))}
+
+
+def launchd_settings(calling: Calling) -> dict:
+    """The property list of a launchd agent.  From Apple's documents; not tried there."""
+    settings = {"Label": f"local.{calling.name}", "ProgramArguments": calling.argv, "StartInterval": int(calling.every)}
+    settings.update(RunAtLoad=True, AbandonProcessGroup=True, ProcessType="Background")
+    return {**settings, "EnvironmentVariables": calling.env} if calling.env else settings
+
+
+def agent_commands(kind: str, name: str, path: str, user: int) -> tuple:
+    """(what makes systemd or launchd read its files, at last start the calls; what ends the calls)."""
+    if kind == "launchd":
+        return [["launchctl", "bootstrap", f"gui/{user}", path]], ["launchctl", "bootout", f"gui/{user}/local.{name}"]
+    systemctl, timer = ["systemctl", "--user"], f"{name}.timer"
+    return [[*systemctl, "daemon-reload"], [*systemctl, "enable", "--now", timer]], [*systemctl, "disable", "--now", timer]
+
+
+CRON_GRID = {  # seconds -> how cron says it; it knows a grid of the day only
+    **{minutes * 60: f"*/{minutes} * * * *" for minutes in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)},
+    **{hours * 3600: f"0 */{hours} * * *" for hours in (1, 2, 3, 4, 6, 8, 12)},
+    60: "* * * * *", 3600: "0 * * * *", 86400: "0 0 * * *",
+}  # fmt: skip
+
+
+def cron_word(text: str) -> str:
+    """`text` as one word of a crontab line.  No two backslashes meet: some crons make one of them."""
+    return shell_word(text).replace("\\", "\\''").replace("%", "\\%")
+
+
+def cron_lines(calling: Calling) -> str:
+    """What stands in the crontab: a comment by which the line below it is known as ours, and that line."""
+    env = [f"{name}={value}" for name, value in calling.env.items()]
+    command = " ".join(map(cron_word, [*(["/usr/bin/env"] if env else []), *env, *calling.argv]))
+    about = "written by `ops-monitor.py schedule install`; `schedule remove` takes it away"
+    return f"# {calling.name}: {about}\n{CRON_GRID[int(calling.every)]} {command}\n"
+
+
+def merge_crontab(table: bytes, name: str, ours: bytes) -> bytes:
+    """`table` with `ours` where the lines called `name` stand, else at its end; all others stay, byte for byte."""
+    kept: list = []
+    place, is_next = -1, False
+    for row in re.findall(rb"[^\n]*\n|[^\n]+", table):
+        is_mark = row.startswith(f"# {name}: ".encode())
+        if is_mark and place < 0:
+            place = len(kept)
+        if not is_mark and not (is_next and b"tick" in row):
+            kept.append(row)
+        is_next = is_mark
+    if place < 0:
+        kept += [b"\n"] if ours and kept and not kept[-1].endswith(b"\n") else []
+        place = len(kept)
+    return b"".join([*kept[:place], ours, *kept[place:]])
+
+
 # ==== STATE ==============================================================
 # What is remembered between ticks: its JSON shape, how old files become new ones, and how wrong or
 # future values are survived.  A value of the wrong type counts as absent, alone.
@@ -1878,21 +2090,24 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
 STATE_VERSION = 2
 FORGET_AFTER = 30 * DAY  # memory of a job that left the config
 OUTBOX_LIMIT = 500
-DONE_KEPT = DAY  # finished queue entries stay this long, for those who look
+DONE_KEPT, DONE_MOST = DAY, 20  # finished queue entries stay for those who look: so long, so many
+PENDING_MOST = 10  # entries of one job that one other job may have waiting
+TICKS_KEPT = 10
 PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
 FACT_TEXT = 160  # letters of a fact that an incident keeps
 
-KEYS: dict = {kind: {camel(name): name for name in kind._fields} for kind in (Memory, Incident, Gate)}
+# Record -> JSON key -> (attribute, its value when absent).
+KEYS: dict = {kind: {camel(name): (name, absent) for name, absent in zip(kind._fields, kind())} for kind in (Memory, Incident, Gate)}
 
 
 def thaw(kind: Any, raw: Any, now: float) -> Any:
     """A record from its JSON object.  Past events dated in the future happened now."""
-    names, blank, values = KEYS[kind], kind(), {}
+    known, values = KEYS[kind], {}
     for key, value in object_at(raw).items():
-        if key not in names:
+        if key not in known:
             continue
-        name = names[key]
-        wanted = type(getattr(blank, name))
+        name, absent = known[key]
+        wanted = type(absent)
         if wanted is float and type(value) in (int, float) and abs(value) < 1e15:  # NaN is not
             value = float(value)
         elif wanted is float or type(value) is not wanted:
@@ -1905,10 +2120,10 @@ def thaw(kind: Any, raw: Any, now: float) -> Any:
 
 def freeze(record: Any, raw: Any = None) -> dict:
     """The JSON object of a record: what differs from absent, and keys of `raw`, its last one, that we do not know."""
-    names, raw = KEYS[type(record)], object_at(raw)
-    made = {key: item for key, item in raw.items() if key not in names}
-    for (key, name), item, absent in zip(names.items(), record, type(record)()):
-        if item != absent:
+    known, raw = KEYS[type(record)], object_at(raw)
+    made = {key: item for key, item in raw.items() if key not in known}
+    for (key, (name, absent)), item in zip(known.items(), record):
+        if item is not absent and item != absent:
             if name == "incidents":
                 item = {about: freeze(incident, object_at(raw, key).get(about)) for about, incident in item.items()}
             made[key] = round(item, 3) if type(item) is float else item
@@ -1957,7 +2172,7 @@ class State:
     """
 
     # Queue entries: `{id, jobId, notBefore, status: pending|running|done, attempt, createdAt, by}`.
-    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, maybeSent, refusedBy}`.
+    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, sending, maybeSent, refusedBy, wait, error}`.
     SECTIONS = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
 
     def __init__(self, raw: dict, now: float, is_migrated: bool = False):
@@ -2006,6 +2221,14 @@ class State:
 
     def remember_own(self, memory: Memory) -> None:
         self.raw["self"] = freeze(memory, self.raw["self"])
+
+    @property
+    def ticks(self) -> list:
+        """When the scheduler called `tick`, the last times, the oldest first; if the clock was set back, those still to come do not count."""
+        return [at for at in self.own_memory().ticks if is_number(at) and at <= self.now]
+
+    def note_tick(self) -> None:
+        self.remember_own(self.own_memory()._replace(ticks=[*self.ticks, round(self.now, 3)][-TICKS_KEPT:]))
 
     def record(self, event: str, job_id: str = "", **facts: Any) -> None:
         """Note one line for the history file."""
@@ -2111,9 +2334,14 @@ def first_reason(*questions: tuple) -> Reason:
     return next(Reason(*question[1:]) for question in questions if question[0])
 
 
+def minute_of_day(text: str) -> int:
+    """`08:30` -> 510."""
+    return int(text[:2]) * 60 + int(text[3:])
+
+
 def quiet_left(policy: Any, minute: int) -> float:
     """Seconds of quiet hours still to come; 0 outside them."""
-    start, end = (int(text[:2]) * 60 + int(text[3:]) for text in policy.quiet_hours)
+    start, end = map(minute_of_day, policy.quiet_hours)
     is_inside = (minute - start) % 1440 < (end - start) % 1440
     return (end - minute) % 1440 * MINUTE if is_inside else 0.0
 
@@ -2243,6 +2471,21 @@ def read_status(outcome: Outcome, redact: Redactor) -> Observation:
 # ---- remember
 
 
+def is_acting(memory: Memory, now: Instant) -> bool:
+    """Whether an intention without a result still blocks another start."""
+    return bool(memory.action) and now.at < memory.action_at + memory.action_for
+
+
+def end_action(memory: Memory) -> Memory:
+    """The intention has its result."""
+    return memory._replace(action="", action_at=0.0, action_for=0.0, action_id="", action_tries=0, action_entry="")
+
+
+def has_appeared(memory: Memory, look: Observation) -> bool:
+    """Whether a job that was started by hand shows; until then, or for the time of a start, older looks may linger."""
+    return look.state == RUNNING or look.state == COMPLETED != memory.state or not is_acting(memory, look.when)
+
+
 def differ(known: Any, seen: Any) -> bool:
     """Whether both are said and are not the same."""
     return bool(known and seen and known != seen)
@@ -2269,16 +2512,16 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
-def remember_running(memory: Memory, after: Memory, look: Observation, policy: Any) -> Memory:
-    """The rest of it for a running job; `memory` is from before the look."""
-    after = after._replace(stalled_for=stalled_for(memory, look))
+def learnt_running(memory: Memory, look: Observation, policy: Any) -> dict:
+    """What a running look changes beyond what every look does; `memory` is from before it."""
+    learnt: dict = {"stalled_for": stalled_for(memory, look)}
     if look.key and look.key != memory.key:
-        after = after._replace(key_at=look.when.at)
+        learnt["key_at"] = look.when.at
     if memory.state == COMPLETED:
-        after = after._replace(reported_at=0.0, reported_key="", reported_progress={})
+        learnt.update(reported_at=0.0, reported_key="", reported_progress={})
     if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
-        after = after._replace(attempts=0, attempt_at=0.0, attempt_key="")
-    return after
+        learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
+    return learnt
 
 
 def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
@@ -2286,25 +2529,23 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     when = look.when
     if memory.boot not in ("", when.boot):
         memory = memory._replace(stalled_for=0.0, last_look="")
-    after = memory._replace(looked_at=when.at, looked_awake=when.awake, boot=when.boot, last_look=UNKNOWN, left_at=0.0)
-    if look.state == UNKNOWN:
-        return after
-    after = after._replace(
-        last_look="waiting" if look.waiting else look.state if look.key or look.state != RUNNING else "keyless",
-        state=look.state, state_at=memory.state_at if memory.state == look.state and memory.state_at else when.at,
-        pid=look.pid, run=look.run or memory.run, key=look.key or memory.key,
-    )  # fmt: skip
-    if look.state == RUNNING or differ(memory.run, look.run):
-        after = after._replace(completed_fired=False, completed_told=False)
-    return remember_running(memory, after, look, policy) if look.state == RUNNING else after
+    learnt: dict = {"looked_at": when.at, "looked_awake": when.awake, "boot": when.boot, "last_look": UNKNOWN, "left_at": 0.0}
+    if look.state != UNKNOWN:
+        learnt.update(
+            last_look="waiting" if look.waiting else look.state if look.key or look.state != RUNNING else "keyless",
+            state=look.state, state_at=memory.state_at if memory.state == look.state and memory.state_at else when.at,
+            pid=look.pid, run=look.run or memory.run, key=look.key or memory.key,
+        )  # fmt: skip
+        if look.state == RUNNING or differ(memory.run, look.run):
+            learnt.update(completed_fired=False, completed_told=False)
+    if look.state == RUNNING:
+        learnt.update(learnt_running(memory, look, policy))
+    if memory.action == "started" and look.state != UNKNOWN and has_appeared(memory, look):
+        return end_action(memory._replace(**learnt))
+    return memory._replace(**learnt)
 
 
 # ---- resume: may it be started again by itself, and is it time?
-
-
-def is_acting(memory: Memory, now: Instant) -> bool:
-    """Whether an intention without a result still blocks another start."""
-    return bool(memory.action) and now.at < memory.action_at + memory.action_for
 
 
 def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Reason:
@@ -2346,14 +2587,10 @@ def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, mar
         attempts=attempt, attempt_at=now.at, attempt_key=memory.key, stalled_for=0.0, incidents={**memory.incidents, kind: incident},
         action=action, action_at=now.at, action_for=policy.start_timeout_seconds + stop_time + 10.0, action_id=marker,
     )  # fmt: skip
-    phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", "reason": look.stop_reason})
+    facts = {"for": duration_text(memory.stalled_for)} if restart else {"reason": look.stop_reason}
+    phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", **facts})
     notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
     return Decision(after, (notify,) if is_told else (), {"resume": Reason("resume.now")})
-
-
-def end_action(memory: Memory) -> Memory:
-    """The intention has its result."""
-    return memory._replace(action="", action_at=0.0, action_for=0.0, action_id="", action_tries=0, action_entry="")
 
 
 # ---- findings: what one look at a long job shows to be wrong
@@ -2407,7 +2644,7 @@ LONG_QUESTIONS = {"unknown": find_unknown, "stopped": find_stopped, "stalled": f
 
 TELLINGS = {"incident." + telling: telling for telling in ("opened", "worse", "changed", "reminder", "resolved")}
 FORGOTTEN: dict = {"worse": {"reminders": 0, "acked_at": 0.0}, "changed": {"acked_at": 0.0}}  # what starts over with a telling
-FLIPS_AN_HOUR = 6  # openings and closings of one job that are told one by one
+FLIPS_AN_HOUR, FLIPS_A_DAY = 6, 12  # openings and closings of one job that are told one by one
 
 
 def finding_text(finding: Finding) -> str:
@@ -2471,7 +2708,7 @@ def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now:
         return None, Reason(key)
     incident = incident or Incident(since_at=now.at)
     incident = incident._replace(
-        looks=min(incident.looks + 1, 1000), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
+        looks=min(incident.looks + 1, max(policy.alert_after, 1000)), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
     )
     reason = telling_reason(incident, finding, policy, now, hold)
     if reason.key != "incident.not_yet":
@@ -2491,11 +2728,24 @@ def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     return memory._replace(inherited_at=0.0, incidents=incidents)
 
 
-def judge_flapping(decision: Decision, now: Instant) -> Decision:
+def flips_since(flips: list, since_at: float, now: Instant) -> list:
+    return [at for at in flips if is_number(at) and since_at < at <= now.at]
+
+
+def flips_too_often(flips: list, has_turned: bool, now: Instant) -> bool:
+    """Whether a job flaps from now on.  What is told late, in the morning or once it has settled, has turned before.
+
+    However often it turned today: what was steady for an hour before this turn is told as what it is.
+    """
+    lately = len(flips_since(flips, now.at - HOUR, now))
+    return lately > FLIPS_AN_HOUR or has_turned and len(flips) > FLIPS_A_DAY and lately > 1
+
+
+def judge_flapping(decision: Decision, flaps: bool, now: Instant) -> Decision:
     """Say once that a job flips, and once that it has settled for an hour; what is open then is told."""
     memory = decision.memory
-    begins = not memory.flapping_at and len(memory.flips) > FLIPS_AN_HOUR
-    if not begins and (memory.flips or not memory.flapping_at):
+    begins = flaps and not memory.flapping_at
+    if not begins and (flips_since(memory.flips, now.at - HOUR, now) or not memory.flapping_at):
         return decision
     telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
     effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
@@ -2505,9 +2755,11 @@ def judge_flapping(decision: Decision, now: Instant) -> Decision:
 def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, look: Optional[Observation] = None) -> Decision:
     """Every incident of one job: new memory, notifications, and a reason per kind."""
     memory = inherit(memory, findings, now)
+    if not (any(findings.values()) or memory.incidents or memory.flips or memory.flapping_at):  # nothing is wrong, nothing was
+        return Decision(memory, (), dict.fromkeys(findings, Reason("incident.none")))
     hold = quiet_left(policy, now.minute)
     incidents, effects, reasons = dict(memory.incidents), [], {}
-    flips = [at for at in memory.flips if is_number(at) and now.at - HOUR < at <= now.at]
+    flips, flaps = flips_since(memory.flips, now.at - DAY, now), bool(memory.flapping_at)
     for kind, finding in findings.items():
         before = incidents.pop(kind, None)
         after, reason = judge_incident(before, finding, policy, now, hold)
@@ -2515,8 +2767,9 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         turned = bool(before and before.opened_at) != bool(after and after.opened_at)
         seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
         if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
-            flips = [*flips, round(now.at, 3)][-FLIPS_AN_HOUR - 1 :]
-        if telling and (memory.flapping_at or len(flips) > FLIPS_AN_HOUR):  # it happens, and nothing is said of it
+            flips = [*flips, round(now.at, 3)][-FLIPS_A_DAY - 1 :]
+            flaps = flaps or flips_too_often(flips, turned, now)
+        if telling and flaps:  # it happens, and nothing is said of it
             telling, reason = "", Reason("incident.flapping")
         if telling:
             said = finding or Finding(kind, NOTICE, Phrase(before.key, before.facts))
@@ -2524,7 +2777,7 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         if after:
             incidents[kind] = told(after, finding, now, telling) if telling else after
         reasons[kind] = reason
-    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), now)
+    return judge_flapping(Decision(memory._replace(incidents=incidents, flips=flips), tuple(effects), reasons), flaps, now)
 
 
 def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> Decision:
@@ -2546,6 +2799,7 @@ def report_reason(job: Any, look: Observation, memory: Memory, now: Instant) -> 
     floor_at = memory.reported_at + policy.min_report_seconds
     reason = first_reason(
         (look.state == COMPLETED and memory.completed_told, "report.completed_before"),
+        (look.state == COMPLETED and memory.action == "started", "report.started", memory.action_at + memory.action_for),
         (look.state == COMPLETED, "report.completed"),
         (look.state != RUNNING, "report.not_running"),
         (not policy.report_while_running, "report.off"),
@@ -2555,9 +2809,8 @@ def report_reason(job: Any, look: Observation, memory: Memory, now: Instant) -> 
         (since < policy.min_report_seconds, "report.too_soon", min(floor_at, by_time_at or floor_at)),
         (True, "report.by_change"),
     )
-    quiet = quiet_left(policy, now.minute)
-    is_due = reason.key in (*PROGRESS_DUE, "report.completed")
-    return Reason("report.quiet_hours", now.at + quiet) if quiet and is_due else reason
+    quiet = quiet_left(policy, now.minute) if reason.key in (*PROGRESS_DUE, "report.completed") else 0.0
+    return Reason("report.quiet_hours", now.at + quiet) if quiet else reason
 
 
 def follow_ups(job: Any, is_good: bool) -> tuple:
@@ -2570,7 +2823,7 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
     """Routine: what is told of progress and completion, and what completion queues."""
     effects: tuple = ()
     reason = report_reason(job, look, memory, now)
-    if look.state == COMPLETED and not memory.completed_fired:
+    if look.state == COMPLETED and not memory.completed_fired and memory.action != "started":
         effects = follow_ups(job, is_good=True)
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
@@ -2616,7 +2869,7 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
 
 def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state_lost: bool = False) -> Decision:
     """The judgement on one look at a long job."""
-    if memory.boot == look.when.boot and look.when.awake < memory.looked_awake:
+    if memory.boot == look.when.boot and look.when.awake < memory.looked_awake <= now.awake:
         return Decision(memory, (), {"look": Reason("look.older")})
     memory = remember_look(memory, look, job.policy)
     resume = resume_reason(job, look, memory, now, state_lost)
@@ -2631,19 +2884,48 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
     # The one reason to keep is of an incident if there is one, else of routine.
     first = next((reason.key for reason in incidents.reasons.values() if reason.key != "incident.none"), report.why("report"))
     reasons = {**incidents.reasons, **report.reasons, "resume": resume}
-    return hold_muted(Decision(report.memory._replace(reason=first), incidents.effects + report.effects + act, reasons), now)
+    memory = report.memory if report.memory.reason == first else report.memory._replace(reason=first)
+    return hold_muted(Decision(memory, incidents.effects + report.effects + act, reasons), now)
+
+
+def remind(job: Any, memory: Memory, now: Instant) -> Decision:
+    """The reminders that are due while nothing looks: of a check between two of its runs."""
+    policy, incidents, effects = job.policy, dict(memory.incidents), []
+    hold = quiet_left(policy, now.minute)
+    may_remind = job.enabled and policy.every_seconds and policy.alert_repeat_seconds and not memory.flapping_at
+    for kind, incident in open_incidents(memory) if may_remind else ():
+        due_at = incident.told_at + doubled(policy.alert_repeat_seconds, incident.reminders, LONGEST_REPEAT)
+        if incident.acked_at or not incident.told_at or now.at < due_at or hold and incident.rank < ALERT:
+            continue
+        incidents[kind] = incident._replace(told_at=now.at, reminders=incident.reminders + 1)
+        effects.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory))
+    return Decision(memory._replace(incidents=incidents), tuple(effects))
 
 
 # ---- writes
+
+
+UNVERIFIED = ("pending", "failed", "other")
 
 
 def is_overdue(gate: Gate, now: float) -> bool:
     return gate.verify == "pending" and now >= gate.run_ended_at + gate.verify_for
 
 
+def is_approved(gate: Gate, now: float) -> bool:
+    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
+
+
+def gate_word(gate: Gate, now: float) -> str:
+    """The word of a write's gate where it says more than its last exit code; '' else."""
+    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
+    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed", "other": "verify_failed"}.get(gate.verify))
+    return word or ("approved" if is_approved(gate, now) else "")
+
+
 def left_to_verify(gate: Gate) -> dict:
-    """The fact that names the verification jobs which have not passed."""
-    return {"jobs": ", ".join(map(str, gate.verify_left))}
+    """The fact that names the verification jobs which stand in the way."""
+    return {"jobs": ", ".join(map(str, gate.verify != "pending" and gate.verify_failed or gate.verify_left))}
 
 
 def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float) -> Reason:
@@ -2653,6 +2935,7 @@ def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float
     return first_reason(
         (gate.run == "begun", "gate.running"),
         (gate.verify == "failed", "gate.verify_failed", 0.0, left),
+        (gate.verify == "other", "gate.verify_other", 0.0, left),
         (is_overdue(gate, now), "gate.verify_overdue", 0.0, left),
         (gate.verify == "pending", "gate.verify_pending", 0.0, left),
         (problem, "gate.unreadable", 0.0, {"what": problem}),
@@ -2665,21 +2948,22 @@ def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float
 
 def gate_findings(gate: Gate, now: float) -> dict:
     """What is wrong with a write that has run."""
-    row = "verify.wrong" if gate.verify == "failed" else "verify.overdue" if is_overdue(gate, now) else ""
+    row = {"failed": "verify.wrong", "other": "verify.other"}.get(gate.verify) or ("verify.overdue" if is_overdue(gate, now) else "")
     return {
         "verification": Finding("verification", ALERT, Phrase(row, left_to_verify(gate))) if row else None,
         "outcome": Finding("outcome", ALERT, Phrase("write.unknown")) if gate.run == "unknown" else None,
     }
 
 
-def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
-    """The gate after a run of one of its verification jobs.  Only a run that began after the write counts."""
-    if gate.verify not in ("pending", "failed") or began_at < gate.run_ended_at:
+def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approved: bool = True) -> Gate:
+    """The gate after a run of one of its verification jobs.  Only a run of the approved check that began after the write counts."""
+    if gate.verify not in UNVERIFIED or began_at < gate.run_ended_at:
         return gate
-    left = [name for name in gate.verify_left if name != job_id]
-    if not is_good:
-        return gate._replace(verify="failed", verify_left=[*left, job_id])
-    return gate._replace(verify=gate.verify if left else "passed", verify_left=left)
+    left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, gate.verify_failed))
+    if not (is_good and is_approved):
+        result = "other" if is_good else "failed"
+        return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
+    return gate._replace(verify="passed" if not left else gate.verify if failed else "pending", verify_left=left, verify_failed=failed)
 
 
 # ---- one-shot reads
@@ -2687,7 +2971,7 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool) -> Gate:
 
 def slot_before(at: float, anchor_at: float, every: float) -> int:
     """Number of the latest slot at or before `at`; times are kept with three decimals."""
-    return int((at - anchor_at + 0.001) / every)
+    return int((at - anchor_at + 0.001) / max(every, 0.001))
 
 
 def next_slot(job: Any, memory: Memory) -> float:
@@ -2702,7 +2986,7 @@ def due_reason(job: Any, memory: Memory, now: Instant) -> Reason:
         return Reason("due.disabled")
     if not job.policy.every_seconds:
         return Reason("due.not_scheduled")
-    if memory.action:
+    if memory.action == "run":
         return Reason("due.unfinished")
     if not memory.anchor_at:
         return Reason("due.first")
@@ -2750,6 +3034,93 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     return hold_muted(Decision(memory, effects, decision.reasons), now)
 
 
+# ---- the daily digest
+
+DIGEST_GAP = 12 * HOUR  # between two digests at least
+CLOCK_SHIFT = 2 * HOUR  # no change to or from summer time is larger
+
+
+def last_digest_time(wanted: str, now: Instant) -> float:
+    """When the wall clock last showed the minute `wanted`, if it has not been changed since."""
+    return now.at - now.at % MINUTE - (now.minute - minute_of_day(wanted)) % 1440 * MINUTE
+
+
+def digest_reason(wanted: str, last_at: float, now: Instant) -> Reason:
+    """Why the daily digest is, or is not, told at this moment.  A missed one comes late, once."""
+    time_at = last_digest_time(wanted, now)
+    is_told = time_at < last_at + CLOCK_SHIFT
+    return first_reason(
+        (not last_at and now.at - time_at >= MINUTE, "digest.first", time_at + DAY),
+        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + DAY * is_told, last_at + DIGEST_GAP)),
+        (True, "digest.now"),
+    )
+
+
+class Summary(NamedTuple):
+    """One job in the digest, and what history tells of it since the last one."""
+
+    job: Any
+    memory: Memory
+    gate: Gate
+    progress: dict  # at this tick's look
+    counts: Counter = Counter()  # of events and tellings
+    spans: Iterable[tuple] = ()  # (began, ended) of each trouble that is over
+
+
+def days_of(records: Iterable[dict], since_at: float) -> dict:
+    """Job id -> (counts, spans) of a Summary, from records of the history file, in which anything may be missing."""
+    days: dict = {}
+    began: dict = {}  # trouble that has been told -> when first
+    for item in records:
+        counts, spans = days.setdefault(str(item.get("job")), (Counter(), []))
+        what, about = str(item.get("telling" if item.get("event") == "told" else "event")), f"{item.get('job')} {item.get('kind')}"
+        counts[what] += 1
+        if what in ("run", "write ended"):
+            counts["failed"] += item.get("code") != 0
+        elif what == "verification":
+            counts["verified"] += item.get("result") == "passed"
+        elif what in ("opened", "worse", "changed", "reminder", "autorun"):
+            began.setdefault(about, item["at"])
+        elif what == "resolved":
+            spans.append((began.pop(about, since_at), item["at"]))
+    return days
+
+
+def open_troubles(memory: Memory) -> list:
+    """(kind, since, rank) of what is wrong with a job, the worst first; that it flaps is one of them."""
+    found = [(kind, incident.since_at, incident.rank) for kind, incident in open_incidents(memory)]
+    return found + ([("flapping", memory.flapping_at, WARN)] if memory.flapping_at else [])
+
+
+def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
+    """Seconds since the last digest in which something was wrong with a job."""
+    total, counted_to = 0.0, since_at
+    for began, ended in sorted([*item.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
+        total += max(0.0, ended - max(began, counted_to))
+        counted_to = max(counted_to, ended)
+    return total
+
+
+def badness(item: Summary, since_at: float, now: float) -> tuple:
+    """What comes first in a digest: open trouble, then time in trouble, then failed runs."""
+    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
+
+
+def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -> str:
+    """The word for the state of a job; `seen` is what a look at a long one saw."""
+    if job.kind == LONG_READ:
+        return "held" if memory.held_at and seen in (STOPPED, IDLE) else seen
+    word = gate_word(gate, now) if job.kind == WRITE else ""
+    return word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
+
+
+def last_seen(memory: Memory) -> tuple:
+    """(state of a long job as its latest look saw it, since when)."""
+    if memory.last_look == UNKNOWN or not memory.state:
+        return UNKNOWN, memory.incidents.get("unknown", Incident()).since_at or memory.looked_at
+    return "waiting" if memory.last_look == "waiting" and memory.state == RUNNING else memory.state, memory.state_at
+
+
 # ==== VOICE ==============================================================
 # Decisions as text: sections, messages, tables.  It changes nothing and knows no clock; the time of
 # day comes in as a function.
@@ -2759,6 +3130,8 @@ MESSAGE_LIMIT = 4000
 MESSAGES_A_TICK = 5
 LATE_AFTER = 120.0  # seconds after which a message says when it happened
 HEADINGS = {"resolved": "🟢 RESOLVED", "autorun": "🔁 AUTORUN", "completed": "✅ COMPLETED"}
+MARKS = {"routine": "▶️ ", "muted": "🔈 ", "digest": "📋 "}
+DIGEST_LIMIT = SECTION_LIMIT - 400  # UTF-16 units: room for the headline, and for what a late message says of itself
 
 
 class Message(NamedTuple):
@@ -2794,18 +3167,22 @@ def progress_lines(progress: dict, before: dict, limit: int = 8) -> list:
     return lines + ([f"… {len(progress) - limit}"] if len(progress) > limit else [])
 
 
+def job_label(name: str, job_id: str) -> str:
+    return name + (f" ({job_id})" if job_id not in ("", name) else "")
+
+
 def headline(lang: str, job_name: str, job_id: str, notify: Notify) -> str:
     """`🔴 ACTION REQUIRED · Nightly index (nightly)`."""
     telling = notify.telling
     if telling in HEADINGS:
         heading = HEADINGS[telling]
-    elif telling in ("routine", "muted"):
-        heading = ("▶️ " if telling == "routine" else "🔈 ") + say(lang, "headline." + telling)
+    elif telling in MARKS:
+        heading = MARKS[telling] + say(lang, "headline." + telling)
     elif notify.rank >= ALERT:
         heading = "🔴 ACTION REQUIRED" if notify.kind in ("stopped", "blocked") else "🔴 ALERT"
     else:
         heading = "🟡 " + say(lang, "headline.warn" if notify.rank == WARN else "headline.notice")
-    return f"{heading} · {job_name}" + (f" ({job_id})" if job_id not in ("", job_name) else "")
+    return f"{heading} · {job_label(job_name, job_id)}"
 
 
 def look_lines(lang: str, notify: Notify) -> list:
@@ -2814,7 +3191,7 @@ def look_lines(lang: str, notify: Notify) -> list:
     if look is None or look.state == UNKNOWN:
         return []
     lines = []
-    if notify.telling == "routine" or notify.kind in ("stalled", "level"):
+    if notify.telling == "routine" or notify.kind in ("stalled", "level") and notify.telling != "autorun":
         key = "state.running_pid" if look.pid else "state.waiting" if look.waiting else "state.running"
         lines.append(say(lang, key, pid=look.pid))
     if look.stop_reason and "reason" not in notify.phrase.facts:
@@ -2829,7 +3206,8 @@ def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_te
     lines = [headline(lang, job_name, job_id, notify)]
     if notify.telling != "routine":
         words = phrase_text(lang, notify.phrase)
-        lines.append(say(lang, "unknown", why=words) if notify.kind == "unknown" else words)
+        words = say(lang, "unknown", why=words) if notify.kind == "unknown" else words
+        lines.append(say(lang, "line.was", words=words) if notify.telling == "resolved" else words)
     if notify.telling in ("reminder", "resolved", "changed", "worse") and notify.since_at:
         lines.append(say(lang, "line.since", time=clock_text(notify.since_at)))
     lines += look_lines(lang, notify)
@@ -2844,22 +3222,28 @@ def header_text(time_text: str, host: str) -> str:
     return f"🛠️ Ops 快报（{time_text}）" + (f" {host}" if host else "")
 
 
+def may_be_sent(entry: dict) -> bool:
+    """Whether an attempt to send this entry has an unknown end: it said so, or its process died over it."""
+    return entry.get("maybeSent") is True or entry.get("sending") is True
+
+
 def entry_text(lang: str, entry: dict, now: float, clock_text: Callable[[float], str]) -> str:
     """An outbox entry as it is sent now: a late one says when it happened."""
     notes = []
     if now - entry["createdAt"] > LATE_AFTER:
         notes.append(say(lang, "line.late", time=clock_text(entry["createdAt"])))
-    if entry.get("maybeSent") is True:
+    if may_be_sent(entry):
         notes.append(say(lang, "line.repeat"))
     return clip("\n".join([*notes, entry["text"]]), SECTION_LIMIT)
 
 
 def compose(
-    lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str], most: int = MESSAGES_A_TICK, dropped: int = 0
-) -> list:
+    lang: str, entries: list, now: float, header: str, clock_text: Callable[[float], str],
+    most: int = MESSAGES_A_TICK, dropped: int = 0, see: str = "ops-monitor.py status",
+) -> list:  # fmt: skip
     """The messages that carry these entries: worst first, whole sections, what rings apart.
 
-    More than `most` messages: the last one counts what is left out and names the command that
+    More than `most` messages: the last one counts what is left out and names the command `see` that
     shows it; it carries those entries too.  `dropped` sections are counted with them.
     """
     messages: list = []
@@ -2875,7 +3259,7 @@ def compose(
     if not messages or not left_out and not dropped:
         return messages
     *whole, last = messages[:most]
-    note = "\n\n" + say(lang, "line.more", count=dropped + len(left_out), command="ops-monitor.py status")
+    note = "\n\n" + say(lang, "line.more", count=dropped + len(left_out), command=see)
     text = clip(last.text, MESSAGE_LIMIT - utf16_length(note)) + note
     return [*whole, Message(text, last.rings, (*last.entries, *left_out), dropped)]
 
@@ -2893,6 +3277,49 @@ def bar(progress: dict) -> str:
     return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
 
 
+def digest_facts(lang: str, item: Summary, trouble: float) -> list:
+    """What ran, failed, went on and came to its end since the last digest; nothing where nothing did."""
+    counts, runs = item.counts, item.counts["run"] + item.counts["write ended"]
+    facts: tuple = (
+        (runs or item.job.kind == CHECK and item.job.policy.every_seconds, "digest.runs", {"runs": runs, "failed": counts["failed"]}),
+        (counts["verified"], "digest.verified", {"count": counts["verified"]}),
+        (counts["resume"] or item.memory.attempts, "digest.resumes", {"count": counts["resume"], "attempts": item.memory.attempts}),
+        (item.memory.gave_up_at, "digest.gave_up", {}),
+        (counts["completed"], "digest.completed", {"count": counts["completed"]}),
+        (item.spans, "digest.trouble", {"for": duration_text(int(trouble))}),
+    )
+    progress = ", ".join(progress_lines(item.progress, item.memory.digest_progress)[:3])
+    return [say(lang, key, **holes) for holds, key, holes in facts if holds] + [text for text in (bar(item.progress), progress) if text]
+
+
+def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
+    """One job in the digest: its state and what is open; below it, where there is any, what it did."""
+    job, memory = item.job, item.memory
+    rank, trouble, failed = badness(item, since_at, now)
+    seen, seen_at = last_seen(memory)
+    state = say(lang, "word." + word_of_state(job, memory, item.gate, seen, now))
+    state += f" {duration_text(int(now - seen_at))}" if job.kind == LONG_READ else ""
+    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - began))}" for kind, began, _ in open_troubles(memory))
+    mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
+    first = f"{mark} {one_line(Redactor()(job.name), 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
+    return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
+
+
+def digest_text(lang: str, items: list, since_at: float, now: float, notes: list) -> str:
+    """The jobs of a digest, the worst first, as many as there is room for; the others are counted."""
+    items = sorted(items, key=lambda item: badness(item, since_at, now), reverse=True)
+    lines: list = []
+    room = DIGEST_LIMIT - utf16_length("\n".join(notes))
+    for item in items:
+        lines.append(digest_lines(lang, item, since_at, now))
+        room -= utf16_length(lines[-1]) + 1
+        if room < 0:
+            left = len(items) - len(lines) + 1
+            lines[-1] = say(lang, "line.more", count=left, command="ops-monitor.py status")
+            break
+    return "\n".join(lines + notes)
+
+
 def cut_columns(line: str, limit: int) -> str:
     """`line` cut to `limit` display columns."""
     if display_width(line) <= limit:
@@ -2900,6 +3327,18 @@ def cut_columns(line: str, limit: int) -> str:
     while display_width(line) > limit - 1:
         line = line[:-1]
     return line + "…"
+
+
+def folded(text: str, limit: int, margin: str) -> list:
+    """`text` as lines of `limit` columns, all but the first behind `margin`; cut at blanks where there are any."""
+    lines = []
+    while display_width(text) > limit:
+        head = cut_columns(text, limit + 1)[:-1]
+        at = head.rfind(" ", len(head) // 2) if text[len(head)] != " " else len(head)
+        at = at if at > 0 else len(head)
+        lines.append(text[:at])
+        text = margin + text[at:].strip()
+    return [*lines, text]
 
 
 # ------ the threshold: everything below may touch clock, files, processes and network ------
@@ -3028,6 +3467,10 @@ class Clock:
         near = abs(time.time() - at) < 12 * HOUR
         return time.strftime("%H:%M" if near else "%Y-%m-%d %H:%M", self.local(at))
 
+    def short_text(self, at: float) -> str:
+        """`HH:MM`, with month and day when it is not within half a day."""
+        return self.text(at)[-11:]
+
     def full_text(self, at: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", self.local(at))
 
@@ -3138,11 +3581,34 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
     """A regular file's bytes.  Raises OSError, also for what is no regular file or too large."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a FIFO must not hold us
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file")
+            raise OSError(errno.EINVAL, "is not a regular file", path)
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB")
+        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", path)
     return data
+
+
+def names_in(directory: str) -> list:
+    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def text_in(path: str) -> str:
+    """The text of a small file; "" where there is none, or it is not ours to read."""
+    try:
+        return read_file(path, 1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def mount_of(path: str, mounts: str) -> tuple:
+    """(mount point, type of its filesystem) of an absolute path in the text of /proc/mounts; ("", "") where it does not say."""
+    lines = ([*line.split(" "), "", "", ""] for line in reversed(mounts.splitlines()))  # the latest of a place hides the others
+    points = ((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point), kind) for _, point, kind, *_ in lines)
+    return max((mount for mount in points if f"{path}/".startswith(mount[0].rstrip("/") + "/")), key=lambda mount: len(mount[0]), default=("", ""))
 
 
 def read_secret_file(path: str) -> str:
@@ -3224,6 +3690,12 @@ def home_directory(env: dict) -> str:
         return "/"
 
 
+def script_command(path: str = "") -> str:
+    """How a person calls this very file, or its copy at `path`, in a shell."""
+    path, home = os.path.abspath(path or __file__), home_directory(dict(os.environ)).rstrip("/")
+    return "python3 " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
+
+
 # ---- locks
 
 
@@ -3237,12 +3709,25 @@ def try_lock(path: str) -> Optional[int]:
     try:
         reach("lock")
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.utime(fd)  # since when it is held
         return fd
     except OSError as error:
         os.close(fd)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
         raise
+
+
+def is_held(path: str) -> bool:
+    """Whether another process holds the lock on `path`; nothing is made."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def wait_lock(path: str, seconds: float) -> Optional[int]:
@@ -3262,6 +3747,24 @@ STATE_LOCK_WAIT = 20.0  # transactions take milliseconds; a holder that takes lo
 HISTORY_LIMIT = 4 << 20
 
 
+def history_records(path: str) -> Iterator[dict]:
+    """The records of both history files, the oldest first; lines that are torn are left out.  OSError as `open` has it."""
+    for name in (path + ".1", path):
+        try:
+            with open(name, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 2 * HISTORY_LIMIT))
+                lines = file.read(2 * HISTORY_LIMIT).splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(item, dict) and is_number(item.get("at")):
+                yield item
+
+
 class Store:
     """The state file: short transactions under a lock, each durable before it counts."""
 
@@ -3270,6 +3773,7 @@ class Store:
         self.clock = clock
         self.on_lost = on_lost  # told inside the transaction that moved an unreadable file aside
         self.known: tuple = ((), "")  # signature of the file as last seen, and its text
+        self.viewed: Any = ((), None)  # the same of the State that was read to look at, and that State
         self.stem = path.removesuffix(".json")
         self.history_path = self.stem + ".history.jsonl"
 
@@ -3287,9 +3791,23 @@ class Store:
         except OSError as error:
             raise self._trouble("lock", path, error) from None
 
+    def held_for(self, name: str) -> float:
+        """Seconds since the lock `name` was taken last; who finds it taken may ask."""
+        try:
+            return max(0.0, self.clock.now().at - os.stat(self.lock_path(name)).st_mtime)
+        except OSError:
+            return 0.0
+
     def view(self) -> State:
         """The state as it is now, to look at.  An unreadable one looks empty."""
-        return self._load()[0]
+        try:
+            signature = self._signature()
+        except OSError:
+            signature = ()
+        if not signature or signature != self.viewed[0]:
+            self.viewed = (signature, self._load()[0])
+        self.viewed[1].now = self.clock.now().at
+        return self.viewed[1]
 
     def change(self, *applies: Callable[[State], Any]) -> list:
         """Apply functions to the state in one transaction; their results, once it is durable.
@@ -3311,6 +3829,14 @@ class Store:
             return results
         finally:
             os.close(fd)
+
+    def attempt(self, apply: Callable[[State], Any]) -> Optional[StateError]:
+        """The same for one who has to go on whether or not it can be saved: why it cannot, or None."""
+        try:
+            self.change(apply)
+        except StateError as error:
+            return error
+        return None
 
     def _trouble(self, verb: str, path: str, error: OSError) -> StateError:
         advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
@@ -3348,8 +3874,11 @@ class Store:
         try:
             reach("link")
             os.link(self.path, aside)  # a second name: until the new state takes the first, a crash tells again
-        except OSError as error:
-            raise self._trouble("move aside", self.path, error) from None
+        except OSError:
+            try:  # a filesystem without hard links
+                write_durably(aside, read_file(self.path))
+            except OSError as error:
+                raise self._trouble("move aside", self.path, error) from None
         self.on_lost(state, aside)
 
     def _save(self, state: State, before: str) -> None:
@@ -3381,7 +3910,8 @@ class Store:
                 reach("replace")
                 os.replace(self.history_path, self.history_path + ".1")
         except OSError as error:
-            warn(f"warning: cannot write {self.history_path}: {os_words(error)}")
+            if sys.stderr.isatty():  # lasting, and nothing is decided from it: no mail from cron each minute
+                warn(f"warning: cannot write {self.history_path}: {os_words(error)}")
 
 
 # ---- processes
@@ -3392,6 +3922,7 @@ HEAD_KEPT, TAIL_KEPT = 16 << 10, 48 << 10
 GRACE = 5.0  # seconds between TERM and KILL
 AFTER_EXIT = 0.5  # seconds that output may still come once the child has ended
 RUN_MARK = "OPS_RUN"  # environment variable that marks a run's processes
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # ask this process to end
 SIGNALS_OF_OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)  # ignored or caught here, not in children
 
 
@@ -3407,6 +3938,7 @@ class Command(NamedTuple):
     patterns: tuple = ()  # attention patterns to look for in everything it prints
     log: str = ""  # file that gets its output instead of us
     stdin: bytes = b""
+    is_strict: bool = False  # KILL at the timeout, without TERM and a moment; what it leaves behind ends with it
 
 
 def child_environment(env: dict, home: str, declared: dict) -> dict:
@@ -3422,11 +3954,24 @@ def spawn_failure(error: Exception, command: Command) -> Phrase:
     number = getattr(error, "errno", 0)
     if number and not os.path.isdir(command.cwd):
         return Phrase("run.no_cwd", {"cwd": command.cwd})
+    if number == errno.EACCES and not os.access(command.cwd, os.X_OK):
+        return Phrase("run.cwd_denied", {"cwd": command.cwd})
     if number == errno.ENOENT and "/" in program and os.path.exists(os.path.join(command.cwd, program)):
         return Phrase("run.no_interpreter", {"program": program})
     keys = {errno.ENOENT: "run.missing", errno.ENOTDIR: "run.missing", errno.EACCES: "run.denied", errno.ENOEXEC: "run.no_interpreter"}
     words = os_words(error) if isinstance(error, OSError) else one_line(str(error))
     return Phrase(keys.get(number, "run.cannot"), {"program": program, "error": words})
+
+
+TERMINAL_COLOR = rb"\x1b\[[0-9;?]*[ -/]*[@-~]"
+
+
+def whole_word(needle: bytes) -> bytes:
+    """The pattern of `needle` where no letter, digit or `_` continues it; an edge that is none of these needs no boundary."""
+    letters, word = b"[A-Za-z0-9_]", re.escape(needle)
+    after = b"(?!" + letters + b")" if re.match(letters, needle[-1:]) else b""
+    before = b"(?<!" + letters + word + b")" if re.match(letters, needle) else b""
+    return word + after + before  # the literal first: it lets `re` jump; what may not stand before it is asked last
 
 
 class Attention:
@@ -3436,9 +3981,7 @@ class Attention:
 
     def __init__(self, patterns: Iterable[str]):
         self.needles = [pattern.encode("utf-8") for pattern in patterns]
-        # The literal first: it lets `re` jump; what may not stand before it is asked last.
-        words = [re.escape(needle) for needle in self.needles]
-        self.pattern = b"|".join(word + b"(?![A-Za-z0-9_])(?<![A-Za-z0-9_]" + word + b")" for word in words)
+        self.pattern = b"|".join(map(whole_word, self.needles))
         self.reach = max(map(len, self.needles)) + 1
         self.rest = b""  # what is not yet looked at, after one byte that tells where a word begins
         self.lines: list = []
@@ -3446,6 +3989,8 @@ class Attention:
 
     def feed(self, chunk: bytes) -> None:
         data = self.rest + chunk
+        if b"\x1b" in data:  # the `m` that ends a colour is no letter of a word
+            data = re.sub(TERMINAL_COLOR, b"", data)
         cut = data.rfind(b"\n") + 1
         if len(data) - cut > self.LINE_KEPT:  # a line without end: look at what is there
             cut = len(data) - self.reach
@@ -3639,8 +4184,12 @@ class Pool:
                 self.poll.register(self.bell[0], select.POLLIN)
             self._connect(child, files)
             env = {**command.env, RUN_MARK: command.marker} if command.marker else command.env
-            child.pid = spawn(command.argv, command.cwd, env, files)
-            self.children[child.pid] = child
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # else an interruption here loses the child
+            try:
+                child.pid = spawn(command.argv, command.cwd, env, files)
+                self.children[child.pid] = child
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except (OSError, ValueError) as error:
             self._close(*child.open_files)
             self.finished.append((token, Outcome(child.began, self.now(), failure=spawn_failure(error, command))))
@@ -3722,7 +4271,7 @@ class Pool:
 
     def _time_out(self, child: Child) -> None:
         """TERM the first time, KILL the second."""
-        self._end(child, signal.SIGKILL if child.signals else signal.SIGTERM)
+        self._end(child, signal.SIGKILL if child.signals or child.command.is_strict else signal.SIGTERM)
         child.signals += 1
         child.deadline = time.monotonic() + GRACE
 
@@ -3736,7 +4285,7 @@ class Pool:
         self._close(*child.open_files)
         del self.children[child.pid]
         has_timed_out = child.signals > 0
-        if has_timed_out:
+        if has_timed_out or child.command.is_strict:
             self._end(child, signal.SIGKILL)
         lines = [line for stream in child.streams if stream.attention for line in stream.attention.end()]
         out, err = child.streams
@@ -3801,7 +4350,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     """
     import http.client
     import threading
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(url)
     via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
@@ -3810,8 +4359,15 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
     except http.client.HTTPException as error:  # a host that cannot be one
         raise OSError(errno.EINVAL, one_line(str(error), 100)) from None
+    login = {}
+    if proxy and via.username:
+        import base64
+
+        pair = f"{unquote(via.username)}:{unquote(via.password or '')}"
+        login = {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
     if proxy and parts.scheme == "https":
-        connection.set_tunnel(parts.hostname or "", parts.port or 443)
+        connection.set_tunnel(parts.hostname or "", parts.port or 443, login)
+    headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **(login if parts.scheme != "https" else {})}
     target = url if proxy and parts.scheme != "https" else parts.path
     watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
     watch.daemon = True
@@ -3824,7 +4380,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         watch.start()
         reach("send")
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close"})
+        connection.request("POST", target, data, headers)
         reach("receive")
         response = connection.getresponse()
         raw = response.read(65536)
@@ -3837,6 +4393,202 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     finally:
         watch.cancel()
         connection.close()
+
+
+# ---- schedulers: who calls `tick`?  Pure functions read the texts, find_schedulers fetches them.
+
+
+class Call(NamedTuple):
+    """How a command line calls `tick`."""
+
+    python: str  # the interpreter that it names; "" = the script's first line chooses
+    script: str  # "" = not said
+    options: list  # what stands after `tick`
+    env: dict  # NAME=value before it
+
+
+class Entry(NamedTuple):
+    """One entry of a scheduler that calls `tick`."""
+
+    kind: str  # cron, systemd or launchd
+    place: str  # its file, or `crontab -l`
+    period: float  # seconds from call to call; 0 = not said, or not simply
+    problems: tuple  # (what is wrong with it, what mends that)
+    call: Call
+    env: dict  # its environment, as far as it is said
+    user: str = ""  # who runs it; "" = who asks
+    is_on: bool = True
+    remove: str = "crontab -e"  # what takes it away
+
+
+IMPORT_FORM = r"""__import__\(["']ops-monitor["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+QUOTED = r"""["']([^"']+)["']"""
+
+
+def shell_words(command: str) -> list:
+    """A command line as words; `;`, `&&`, `>` are words of their own."""
+    import shlex  # rare: only to look at schedulers
+
+    words = shlex.shlex(command, posix=True, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        return list(words)
+    except ValueError:  # a quote is not closed
+        return command.split()
+
+
+def tick_call(words: list) -> Optional[Call]:
+    """How these words call `tick`, by the script's name or as a module; None if they do not."""
+    for number, word in enumerate(words):
+        before, after = words[:number], words[number + 1 :]
+        module = re.search(IMPORT_FORM, word)
+        if module:
+            place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
+            script, options = f"{place[1]}/ops-monitor.py" if place else "", re.findall(QUOTED, module[1])
+        elif os.path.basename(word) == "ops-monitor.py" and after[:1] == ["tick"]:
+            script, options = word, after[1:]
+        else:
+            inner = tick_call(shell_words(word)) if "ops-monitor" in word and " " in word else None  # sh -c "…"
+            if inner:
+                return inner
+            continue
+        python = next((name for name in reversed(before) if re.fullmatch(r"(.*/)?python[0-9.]*", name)), "")
+        return Call(python, script, options, environment_of(before))
+    return None
+
+
+def environment_of(words: Iterable[str]) -> dict:
+    return dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
+
+
+PERIODS = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "midnight": DAY, "weekly": 7 * DAY}
+
+
+def cron_period(times: str) -> float:
+    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours."""
+    minute, *others = times.split()
+    steps = re.fullmatch(r"(?:\*|\d+-\d+)(?:/([1-9]\d*))?", minute)
+    if others != ["*"] * 4:
+        return PERIODS.get(minute.lstrip("@"), 0.0)
+    return MINUTE * int(steps[1] or 1) if steps else HOUR / len(minute.split(","))
+
+
+def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
+    """The entries of a crontab; in the system's own a user stands before the command."""
+    env: dict = {}
+    for line in map(str.strip, text.splitlines()):
+        setting = re.fullmatch(r"""([A-Za-z_]\w*)\s*=\s*["']?(.*?)["']?""", line)
+        env.update({setting[1]: setting[2]} if setting else {})
+        timed = None if setting else re.fullmatch(r"(@\w+|[^\s#]\S*(?:\s+\S+){4})\s+" + r"(\S+)\s+" * has_user + "(.*)", line)
+        call = tick_call(shell_words(timed[timed.lastindex or 0].replace("\\%", "%"))) if timed else None
+        if timed and call:
+            edit = f"edit {place}" if has_user else "crontab -e"
+            problems = (("it runs once a boot, not again and again", edit),) if timed[1] == "@reboot" else ()
+            yield Entry("cron", place, cron_period(timed[1]), problems, call, {**env, **call.env}, timed[2] if has_user else "", remove=edit)
+
+
+def unit_settings(text: str) -> dict:
+    """`Section.Key` -> its values in a systemd unit, in order; an empty one drops those before it."""
+    settings: dict = {}
+    section = ""
+    for line in map(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
+        key, mark, value = (part.strip() for part in line.partition("="))
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif mark and key[:1] not in ("#", ";"):
+            values = settings.setdefault(f"{section}.{key}", [])
+            values[:] = [*values, value] if value else []
+    return settings
+
+
+def timer_period(timer: dict) -> float:
+    """Seconds between the calls of a systemd timer; 0 where it does not say so simply."""
+    span, date = ((timer.get(f"Timer.{key}") or [""])[-1] for key in ("OnUnitActiveSec", "OnCalendar"))
+    found = re.fullmatch(r"(?:\*-\*-\* )?\*:(?:\*|\d+/(\d+))(?::\d+)?", date)
+    try:
+        return duration_seconds(re.sub(r"([a-z])[a-z]*", r"\1", span))  # 1min 30sec
+    except ValueError:
+        return MINUTE * int(found[1] or 1) if found else PERIODS.get(date, 0.0)
+
+
+def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Iterator[Entry]:
+    """Those of systemd's units, name -> (file, text with drop-ins); `control` is the systemctl that is theirs."""
+    parsed = {name: unit_settings(text.replace("%h", home)) for name, (_, text) in units.items()}
+    timers = {(unit.get("Timer.Unit") or [name[:-6] + ".service"])[-1]: name for name, unit in parsed.items() if name.endswith(".timer")}
+    for name, unit in parsed.items():
+        call = next(filter(None, (tick_call(shell_words(command.lstrip("@-:+!"))) for command in unit.get("Service.ExecStart", []))), None)
+        if not call:
+            continue
+        place, timer = units[name][0], timers.get(name, "")
+        drop_in, mode = shell_word(place + ".d"), (unit.get("Service.KillMode") or [""])[-1]
+        mend = f"mkdir -p {drop_in} && printf '[Service]\\nKillMode=process\\n' > {drop_in}/killmode.conf && {control} daemon-reload"
+        wrong = (
+            (not timer, "no timer calls it", f"write a timer beside it, then: {control} enable --now {name[:-8]}.timer"),
+            (timer and timer not in enabled, f"{timer} is not enabled", f"{control} enable --now {timer}"),
+            (mode not in ("process", "none"), "without KillMode=process systemd kills what a tick started as soon as the tick ends", mend),
+        )
+        env = environment_of(word for line in unit.get("Service.Environment", []) for word in shell_words(line))
+        user = "" if "--user" in control else (unit.get("Service.User") or ["root"])[-1]
+        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+        remove = f"{control} disable --now {timer}"
+        yield Entry("systemd", place, timer_period(parsed.get(timer, {})), problems, call, {**env, **call.env}, user, timer in enabled, remove)
+
+
+def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
+    """That of a launchd job, if it calls `tick`."""
+    call = tick_call(list(filter(is_text, as_list(plist.get("ProgramArguments")))))
+    every: Any = plist.get("StartInterval")
+    dates, name = plist.get("StartCalendarInterval"), shell_word(place)
+    is_on, load = plist.get("Disabled") is not True, f"launchctl unload {name}; launchctl load -w {name}"
+    wrong = (
+        (not is_on, "it is disabled", load),
+        (not every and dates is None, "nothing calls it again", f"add StartInterval 60 to {place}; {load}"),
+        (plist.get("AbandonProcessGroup") is not True, "without AbandonProcessGroup launchd kills what a tick started as soon as the tick ends",
+         f"plutil -replace AbandonProcessGroup -bool true {name}; {load}"),
+    )  # fmt: skip
+    if call:
+        period = float(every) if is_number(every) else MINUTE if dates == {} else 0.0
+        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+        env = {**object_at(plist, "EnvironmentVariables"), **call.env}
+        yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
+
+
+def read_plist(path: str) -> dict:
+    import plistlib  # rare: macOS only
+
+    try:
+        return object_at(plistlib.loads(read_file(path, 1 << 20)))
+    except Exception:  # whatever it or its XML parser says: launchd could not run it either
+        return {}
+
+
+def read_units(directories: list) -> tuple:
+    """(unit -> (file, its text and that of its drop-ins), units that are enabled); of equal names the first file counts."""
+    paths: dict = {}
+    enabled: set = set()
+    for path in (f"{directory}/{name}" for directory in directories for name in names_in(directory)):
+        if path.endswith((".service", ".timer")):
+            paths.setdefault(os.path.basename(path), path)
+        elif path.endswith(".wants"):
+            enabled.update(names_in(path))
+    units = {}
+    for name, path in paths.items():
+        drop_ins = [f"{place}/{part}" for place in (f"{directory}/{name}.d" for directory in directories) for part in names_in(place)]
+        units[name] = path, "\n".join(map(text_in, [path, *(part for part in drop_ins if part.endswith(".conf"))]))
+    return units, enabled
+
+
+def find_schedulers(root: str, home: str, crontab: str) -> list:
+    """Every Entry below `root` (/etc, /Library) and in `home`; `crontab` is what `crontab -l` printed."""
+    found = list(crontab_entries(crontab, "crontab -l", False))
+    for path in (f"{root}/etc/crontab", *(f"{root}/etc/cron.d/{name}" for name in names_in(f"{root}/etc/cron.d"))):
+        found += crontab_entries(text_in(path), path, True)
+    found += systemd_entries("systemctl --user", home, *read_units([f"{home}/.config/systemd/user", f"{root}/etc/systemd/user"]))
+    found += systemd_entries("systemctl", home, *read_units([f"{root}/etc/systemd/system"]))
+    for place, user in ((f"{home}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchDaemons", "root")):
+        for name in names_in(place):
+            found += launchd_entries(read_plist(f"{place}/{name}"), f"{place}/{name}", user)
+    return found
 
 
 # ==== MANAGED ============================================================
@@ -3865,14 +4617,28 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
     import time
 
     def record(text: str) -> None:
-        new, folder = f"{directory}/run.json.tmp", os.open(directory, os.O_RDONLY)
+        new, data = f"{directory}/run.json.tmp", (head + text + "}\n").encode()
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, (head + text + "}\n").encode())
-        os.fsync(fd)
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(new, f"{directory}/run.json")
+        folder = os.open(directory, os.O_RDONLY)
         os.fsync(folder)
-        os.close(fd)
         os.close(folder)
+
+    def record_end(text: str) -> None:
+        """However long the disk is full: until it is on record how the job ended, its lock is held, and nothing starts it again."""
+        pause = 0.5
+        while os.path.isdir(directory):
+            try:
+                return record(text)
+            except OSError:
+                time.sleep(pause)
+                pause = min(30.0, 2 * pause)
 
     def started() -> str:
         try:
@@ -3978,7 +4744,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
             time.sleep(0.2)
     except OSError:
         pass  # nothing is left
-    record(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
+    record_end(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
     os._exit(0)
 
 
@@ -4026,14 +4792,7 @@ def is_alive(run: Run, boot: str) -> bool:
 
 
 def is_lock_held(directory: str) -> bool:
-    try:
-        with open(f"{directory}/run.lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(f"{directory}/run.lock")
 
 
 def read_progress(directory: str) -> tuple:
@@ -4104,6 +4863,8 @@ CHANGE_WAIT = 1.0  # seconds that a change may wait for others to share its tran
 ROUND = 5.0  # seconds after which what is known is delivered although something still runs
 DELIVERY_BUDGET = 30.0  # seconds of a tick within which another send may begin
 OPENCLAW_TIMEOUT = 90.0
+REFUSAL = 6 * HOUR  # a receiver that refused for good is left alone for so long
+SENDING_LIMIT = 300.0  # seconds after which whoever holds the delivery lock does not send any more: it was stopped, or hangs
 STATE_LOST_PAUSE = 50.0  # seconds after a lost state in which nothing is resumed
 
 
@@ -4144,6 +4905,7 @@ class Site:
         self.call = ("ops-monitor.py", "")  # how a person calls this program: before and after the command
         self.sent = 0  # messages of this tick
         self.called_openclaw = False  # in this tick: it takes up to 90 s
+        self.progress: dict = {}  # job id -> progress at this tick's look
         self.printed: Optional[list] = None  # --print-only: sections go here instead of the outbox
         self.receiver: Any = None  # found when first needed
         self.config_risk = ""  # why writes must not be run from this config: others could have written it
@@ -4196,7 +4958,8 @@ class Driver:
         self.alive = 0  # flows that have not ended
         self.results: dict = {}  # flow -> what it returned
         self.ready: list = []  # (flow, value to send)
-        self.changes: list = []  # (since, flow, Change), waiting for their transaction
+        self.changes: list = []  # (flow, Change), waiting for their transaction
+        self.commit_at = float("inf")  # when the first of them has waited long enough
         self.sleeping: list = []  # (until, flow)
         self.turns: list = []  # flows that wait for their turn
         self.working: set = set()  # flows that have one and whose command has not ended
@@ -4240,7 +5003,8 @@ class Driver:
             if isinstance(request, Command):
                 self.site.pool.add(request, flow)
             elif isinstance(request, Change):
-                self.changes.append((time.monotonic(), flow, request))
+                self.changes.append((flow, request))
+                self.commit_at = min(self.commit_at, time.monotonic() + (0.0 if request.urgent else CHANGE_WAIT))
             elif isinstance(request, Turn):
                 self.turns.append(flow)
             else:
@@ -4251,16 +5015,15 @@ class Driver:
             self.ready.append((flow, None))
 
     def _commit_if_due(self) -> None:
-        share_until = time.monotonic() - CHANGE_WAIT if self.site.pool.busy else float("inf")
-        if self.ready or not any(change.urgent or since <= share_until for since, _, change in self.changes):
+        if self.ready or not self.changes or self.site.pool.busy and time.monotonic() < self.commit_at:
             return
-        batch, self.changes = self.changes, []
-        results = self.site.store.change(*[change.apply for _, _, change in batch])
-        self.ready += [(flow, result) for (_, flow, _), result in zip(batch, results)]
+        batch, self.changes, self.commit_at = self.changes, [], float("inf")
+        results = self.site.store.change(*[change.apply for _, change in batch])
+        self.ready += [(flow, result) for (flow, _), result in zip(batch, results)]
 
     def _wait(self, until: float) -> None:
-        wakes = [until, *(at for at, _ in self.sleeping), *(since + CHANGE_WAIT for since, _, _ in self.changes[:1])]
-        left = max(0.0, min(min(wakes) - time.monotonic(), 3600.0))
+        wake = min(until, self.commit_at, *(at for at, _ in self.sleeping))
+        left = max(0.0, min(wake - time.monotonic(), 3600.0))
         if self.site.pool.busy:
             for flow, outcome in self.site.pool.wait(left):
                 self.working.discard(flow)
@@ -4315,7 +5078,7 @@ def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     command = "explain" if effect.kind == "blocked" and job and job.kind == WRITE else ADVICE.get(effect.kind)
     if command == "start" and job and job.risk != READ_ONLY:
         command = "explain"  # a plain `start` would be refused
-    advice = f"ops-monitor.py {command} {shell_word(job_id)}" if command and job_id else ""
+    advice = site.advise(command, job_id) if command and job_id else ""
     name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
     text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
@@ -4323,16 +5086,17 @@ def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     if site.printed is not None:
         site.printed.append(entry)
         return
-    entry["about"] = [] if effect.telling in ("told", "autorun") else [job_id, effect.kind]
-    older = [old for old in state.outbox if entry["about"] and old.get("about") == entry["about"]]
-    if any(old.get("maybeSent") is True for old in older):
+    about = [] if effect.telling in ("told", "autorun") else [job_id, effect.kind]
+    entry["about"] = [] if effect.telling == "completed" else about  # no later news takes the place of a completion
+    older = [old for old in state.outbox if about and old.get("about") == about]
+    if any(map(may_be_sent, older)):
         entry["maybeSent"] = True
     if effect.telling == "resolved" and older:
         key = "line.maybe_queued" if "maybeSent" in entry else "line.was_queued"
         entry["text"] += "\n" + site.say(key, time=site.clock.text(older[0]["createdAt"]))
     refused = max((old for old in state.outbox if old.get("refusedBy")), key=lambda old: old["notBefore"], default=entry)
     if refused["notBefore"] > state.now:  # whom the receiver has refused for long is not asked again for this one
-        entry.update(notBefore=refused["notBefore"], refusedBy=refused["refusedBy"])
+        entry.update(notBefore=refused["notBefore"], wait=refused["notBefore"] - state.now, refusedBy=refused["refusedBy"])
     state.raw["outbox"] = [old for old in state.outbox if old not in older] + [entry]
     trim_outbox(state)
 
@@ -4347,6 +5111,14 @@ def enqueue(state: State, job_id: str, delay: float, by: str) -> dict:
     return entry
 
 
+def enqueue_after(state: State, job_id: str, delay: float, ended: str) -> None:
+    """Queue what follows on the end of a job; one that ends faster than its follower runs must not fill the queue."""
+    by = f"after {ended}"
+    waiting = [entry for entry in state.queue if (entry.get("jobId"), entry.get("by"), entry.get("status")) == (job_id, by, "pending")]
+    if len(waiting) < PENDING_MOST:
+        enqueue(state, job_id, delay, by)
+
+
 def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
     """Remember, and bring about every effect that lives in the state."""
     state.remember(job_id, decision.memory)
@@ -4354,7 +5126,7 @@ def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
         if isinstance(effect, Notify):
             tell(site, state, job_id, effect)
         elif isinstance(effect, Enqueue):
-            enqueue(state, effect.job_id, effect.delay, f"after {job_id}")
+            enqueue_after(state, effect.job_id, effect.delay, job_id)
 
 
 # ---- looking
@@ -4388,18 +5160,48 @@ def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
 
 
+def work_limit(job: Any) -> float:
+    """Seconds within which whatever holds the job's lock has ended, unless it was stopped or hangs."""
+    policy = job.policy
+    if job.kind != LONG_READ:
+        return run_timeout(job) + 2 * MINUTE
+    return float(policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds + 2 * MINUTE)
+
+
+def settle_lock(site: Site, state: State, job: Any, held: float) -> None:
+    """Tell that another process has held the job's lock for far too long; `held` 0: it is free again."""
+    words = Phrase("busy", {"for": duration_text(held), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
+    now = site.clock.now()
+    decision = judge_incidents(job.policy, {"busy": Finding("busy", ALERT, words) if held else None}, state.memory(job.id), now)
+    perform(site, state, job.id, hold_muted(decision, now))
+
+
 def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
-    """The same flow under the job's lock; nothing happens while another process holds it."""
+    """The same flow under the job's lock; nothing happens while another process holds it, but if that lasts a person is told."""
 
     def locked(site: Site, job: Any, *more: Any) -> Flow:
         lock = site.store.lock(slug(job.id))
-        if lock is not None:
-            try:
-                yield from work(site, job, *more)
-            finally:
-                os.close(lock)
+        if lock is None:
+            held = site.store.held_for(slug(job.id))
+            if held > work_limit(job):
+                yield Change(lambda state: settle_lock(site, state, job, held))
+            return
+        try:
+            if "busy" in site.store.view().memory(job.id).incidents:
+                yield Change(lambda state: settle_lock(site, state, job, 0.0))
+            yield from work(site, job, *more)
+        finally:
+            os.close(lock)
 
     return locked
+
+
+def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
+    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it for so long."""
+    fd = site.store.lock(slug(job.id), seconds)
+    if fd is None:
+        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
+    return open(fd, "rb")
 
 
 # ---- starting and stopping
@@ -4427,12 +5229,13 @@ def start_output(site: Site, job: Any, outcome: Optional[Outcome]) -> str:
 def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome]) -> None:
     """The result of an automatic start; a failed one is told with its last output."""
     memory = end_action(state.memory(job.id))
-    state.remember(job.id, memory)
     phrase = outcome_phrase(outcome) if outcome else Phrase("stop.failed")
     state.record("start failed" if phrase else "started", job.id, reason=phrase_text("en", phrase) if phrase else "")
-    if phrase and not is_muted(memory, site.clock.now()):
+    effects: tuple = ()
+    if phrase:
         words = Phrase("start.failed", {"why": site.words(phrase)})
-        tell(site, state, job.id, Notify("start", "told", NOTICE, words, start_output(site, job, outcome)))
+        effects = (Notify("start", "told", NOTICE, words, start_output(site, job, outcome)),)
+    perform(site, state, job.id, hold_muted(Decision(memory, effects), site.clock.now()))
 
 
 def file_size(path: str) -> int:
@@ -4572,6 +5375,7 @@ def resume_job(site: Site, job: Any) -> Flow:
 def watch_job(site: Site, job: Any) -> Flow:
     """A tick's work on one long job."""
     look = yield from look_at(site, job)
+    site.progress[job.id] = look.progress
     decision = yield Change(lambda state: settle_look(site, state, job, look))
     if is_resuming(decision):
         yield from resume_job(site, job)
@@ -4705,13 +5509,14 @@ def finish_entry(state: State, entry_id: str, outcome: Optional[Outcome]) -> Non
 def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
     """Tell that a run has no result; whether it is run once more."""
     again = memory.action_tries < 2 and (bool(memory.action_entry) or job.enabled)
-    words = Phrase("interrupted.again" if again else "interrupted", {"time": site.clock.text(memory.action_at)})
+    row = "interrupted.again" if again else "interrupted" if memory.action_tries > 1 else "interrupted.off"
+    words = Phrase(row, {"time": site.clock.text(memory.action_at)})
     state.record("interrupted", job.id, again=again)
-    if not is_muted(memory, site.clock.now()):
-        tell(site, state, job.id, Notify("interrupted", "told", WARN if again else ALERT, words))
     if not again:
         finish_entry(state, memory.action_entry, None)
-        state.remember(job.id, end_action(memory))
+        memory = end_action(memory)
+    effect = Notify("interrupted", "told", WARN if again else ALERT, words)
+    perform(site, state, job.id, hold_muted(Decision(memory, (effect,)), site.clock.now()))
     return again
 
 
@@ -4755,7 +5560,7 @@ def forget_blocked(state: State, job_id: str) -> None:
 def plans_to_verify(site: Site, check: Any) -> dict:
     """Write -> its plan now, of those that wait for this check; hashed here, because no transaction may last so long."""
     state = site.store.view() if check.id in site.verifies else None
-    waiting = [job_id for job_id in site.verifies.get(check.id, ()) if state and state.gate(job_id).verify in ("pending", "failed")]
+    waiting = [job_id for job_id in site.verifies.get(check.id, ()) if state and state.gate(job_id).verify in UNVERIFIED]
     return {job_id: make_plan(site, site.config.jobs[job_id]) for job_id in waiting}
 
 
@@ -4763,12 +5568,12 @@ def settle_verifications(site: Site, state: State, check: Any, outcome: Outcome,
     """What the run of a check means for the writes that it verifies."""
     for job_id, plan in plans.items():
         job, before, number = site.config.jobs[job_id], state.gate(job_id), site.verifies[check.id][job_id]
-        if before.verify not in ("pending", "failed"):
+        if before.verify not in UNVERIFIED:
             continue
         own = f"verification {number}: "
         now = remembered(plan, before.verify_salt, own)
         same = all(now.get(label) == value for label, value in before.verify_items.items() if label.startswith(own))
-        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention and same)
+        gate = verified(before, check.id, outcome.began.at, outcome.is_good and not outcome.attention, same)
         if gate != before:
             state.keep_gate(job_id, gate)
             if gate.verify == "passed":
@@ -4815,11 +5620,17 @@ def run_check(site: Site, job: Any, entry_id: str = "") -> Flow:
     yield from run_due(site, job, entry_id)
 
 
-def end_mute(site: Site, job: Any) -> Flow:
-    """A check is not looked at between its runs: a tick ends its mute, and sums it up."""
+def has_to_say(job: Any, memory: Memory, now: Instant) -> bool:
+    """Whether a check that is not run now has something to say all the same: the end of its mute, a reminder."""
+    return bool(memory.muted_for and not is_muted(memory, now) or memory.incidents and remind(job, memory, now).effects)
+
+
+def speak_between(site: Site, job: Any) -> Flow:
+    """A check is not looked at between its runs: a tick ends its mute, sums it up, and reminds."""
 
     def apply(state: State) -> None:
-        perform(site, state, job.id, hold_muted(Decision(state.memory(job.id)), site.clock.now()))
+        now = site.clock.now()
+        perform(site, state, job.id, hold_muted(remind(job, state.memory(job.id), now), now))
 
     yield Change(apply)
 
@@ -4857,6 +5668,59 @@ def watch_write(site: Site, job: Any) -> Flow:
         settle_gate(site, state, job)
 
     yield Change(apply)
+
+
+# ---- the daily digest
+
+
+def read_days(site: Site, since_at: float) -> tuple:
+    """(what `days_of` gives, since when the history reaches back; 0.0 = far enough)."""
+    path = site.store.history_path
+    try:
+        oldest = next((item["at"] for item in history_records(path)), since_at)
+        days = days_of((item for item in history_records(path) if item["at"] >= since_at), since_at)
+        return days, oldest if oldest > since_at and os.path.exists(path + ".1") else 0.0
+    except OSError:  # a digest without it is better than none
+        return {}, site.clock.now().at
+
+
+def settle_digest(site: Site, state: State, days: dict, known_from: float) -> None:
+    """Tell the daily digest if it still is due, and remember when, and where each job stood."""
+    now, own, jobs = site.clock.now(), state.own_memory(), site.config.jobs.values()
+    if digest_reason(site.config.monitor.digest_at, own.digest_at, now).key != "digest.now":
+        state.remember_own(own._replace(digest_at=own.digest_at or last_digest_time(site.config.monitor.digest_at, now)))
+        return
+    since_at = own.digest_at or now.at - DAY
+    shown = [job for job in jobs if job.enabled or job.kind == WRITE]
+    items = [Summary(job, state.memory(job.id), state.gate(job.id), site.progress.get(job.id, {}), *days.get(job.id, ())) for job in shown]
+    counts = {"digest.disabled": len(jobs) - len(shown), "digest.broken": len(site.config.broken)}
+    notes = [site.say(key, count=count) for key, count in counts.items() if count]
+    notes += [site.say("digest.partial", time=site.clock.text(known_from))] if known_from else []
+    text = digest_text(site.lang, items, since_at, now.at, notes)
+    troubled = sum(bool(open_troubles(item.memory)) for item in items)
+    phrase = Phrase("digest", {"time": site.clock.text(since_at), "jobs": len(shown), "count": troubled, "lines": text})
+    tell(site, state, "", Notify("digest", "digest", NOTICE, phrase))
+    state.remember_own(own._replace(digest_at=now.at))
+    for item in items:
+        if item.progress:
+            state.remember(item.job.id, item.memory._replace(digest_progress=small_progress(item.progress)))
+
+
+def tell_digest(site: Site) -> None:
+    """The monitor's own message of the day, once every job has been looked at."""
+    wanted, own = site.config.monitor.digest_at, site.store.view().own_memory()
+    if digest_reason(wanted, own.digest_at, site.clock.now()).key != "digest.told":
+        days, known_from = read_days(site, own.digest_at or site.clock.now().at - DAY)  # no transaction may last that long
+        site.store.change(lambda state: settle_digest(site, state, days, known_from))
+
+
+def forget_digest(state: State) -> None:
+    """Without digestAt nothing of it is kept: set again one day, it begins anew."""
+    own = state.own_memory()
+    if own.digest_at:
+        state.remember_own(own._replace(digest_at=0.0))
+        for raw in filter(object_at, state.jobs.values()):
+            raw.pop("digestProgress", None)
 
 
 # ---- delivery
@@ -4905,6 +5769,20 @@ def openclaw_binary(site: Site) -> str:
         return ""
 
 
+def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
+    """Why neither the Bot API nor `openclaw` can be used."""
+    no_token = token.problem or "no bot token in OpenClaw's config" + "".join(f" ({problem})" for problem in loaded.problems[:1])
+    if token.value:
+        no_token = "the Bot API cannot be used with this channel or proxy"
+    problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
+    advice = {"openclaw": "put openclaw on the PATH, or set delivery.via to auto"}
+    return Receiver(problem=problems[delivery.via], advice=advice.get(delivery.via, "set channels.telegram.botToken in openclaw.json"))
+def load_openclaw_of(site: Site, env: Optional[dict] = None) -> OpenClaw:
+    """OpenClaw's config as it reads with this environment, without one with ours."""
+    env = site.env if env is None else env
+    return load_openclaw(site.dirs.config_file, env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
+
+
 def find_receiver(site: Site) -> Receiver:
     """The receiver that config, command line and OpenClaw's config give."""
     delivery = site.config.delivery
@@ -4914,7 +5792,7 @@ def find_receiver(site: Site) -> Receiver:
         return Receiver(problem="delivery.command is missing", advice="add delivery.command to the config")
     if delivery.via == "command":
         return Receiver(("command",), command=delivery.command)
-    loaded = load_openclaw(site.dirs.config_file, site.env, lambda path: read_file(path).decode("utf-8-sig"), site.dirs.state_dir)
+    loaded = load_openclaw_of(site)
     token = find_token(loaded, delivery.account, read_secret_file)
     if token.value:
         site.redact.learn([token.value])
@@ -4924,8 +5802,7 @@ def find_receiver(site: Site) -> Receiver:
     possible = {"api": token.value and delivery.channel == "telegram" and not proxy.startswith("socks"), "openclaw": binary}
     ways = tuple(way for way in possible if possible[way] and delivery.via in ("auto", way))
     if not ways:
-        why = token.problem or "no bot token in OpenClaw's config"
-        return Receiver(problem=f"{why}, and no openclaw program was found", advice="set channels.telegram.botToken in openclaw.json")
+        return no_way(delivery, token, loaded)
     chat, thread = find_chat(site, loaded)
     if not chat:
         return Receiver(ways, problem="no target", advice="set delivery.target in ops-jobs.json to your chat id")
@@ -4956,10 +5833,23 @@ def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     return Sent("unknown" if code >= 500 else results.get(code, "not_sent"), detail)
 
 
+def ask_api(site: Site, receiver: Receiver, method: str, body: dict) -> tuple:
+    """(Sent, what the Bot API answered as bytes) of one call of a method."""
+    try:
+        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/{method}", body, receiver.proxy)
+        return read_api_answer(status, raw, site.redact), raw
+    except (Lost, OSError, ValueError) as error:
+        return Sent("unknown" if isinstance(error, Lost) else "not_sent", one_line(site.redact(str(error)), 100)), b""
+
+
+def chat_id(receiver: Receiver) -> Any:
+    return int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat
+
+
 def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
     """sendMessage of the Bot API; decided on error_code, never on words."""
     body = {
-        "chat_id": int(receiver.chat) if re.fullmatch(r"-?\d+", receiver.chat) else receiver.chat,
+        "chat_id": chat_id(receiver),
         "text": message.text,
         "disable_notification": not message.rings,
         "link_preview_options": {"is_disabled": True},
@@ -4968,11 +5858,7 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
         body["message_thread_id"] = int(receiver.thread)
     yield from ()  # a flow like the other ways, although it needs nothing from the driver
     began = time.monotonic()
-    try:
-        status, raw = post_json(f"{receiver.root}/bot{receiver.token}/sendMessage", body, receiver.proxy)
-        sent = read_api_answer(status, raw, site.redact)
-    except (Lost, OSError, ValueError) as error:
-        sent = Sent("unknown" if isinstance(error, Lost) else "not_sent", one_line(site.redact(str(error)), 100))
+    sent, _ = ask_api(site, receiver, "sendMessage", body)
     site.pool.forgive(time.monotonic() - began)
     return sent
 
@@ -4982,6 +5868,12 @@ NOT_SENT_WORDS = (
     "config(uration)? (is )?invalid|invalid config|token (is )?missing|missing token|no bot token|"
     "requires node|unsupported node|node\\.js v?\\d+.* (is )?required"
 )
+
+
+def openclaw_environment(site: Site, binary: str) -> dict:
+    """The environment of a child `openclaw`; its own directories come first in PATH, for the Node that belongs to it."""
+    env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
+    return {**env, "PATH": ":".join([os.path.dirname(binary), os.path.dirname(os.path.realpath(binary)), env["PATH"]])}
 
 
 def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
@@ -4994,9 +5886,7 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     }  # fmt: skip
     argv = [receiver.binary, "message", "send", *(word for pair in given.items() if pair[1] for word in pair)]
     argv += [] if message.rings else ["--silent"]
-    env = child_environment(env_for_openclaw(site.env, site.dirs), site.home, {})
-    env["PATH"] = ":".join([os.path.dirname(receiver.binary), os.path.dirname(os.path.realpath(receiver.binary)), env["PATH"]])
-    outcome = yield Command(argv, site.home, env, OPENCLAW_TIMEOUT, marker=new_id())
+    outcome = yield Command(argv, site.home, openclaw_environment(site, receiver.binary), OPENCLAW_TIMEOUT, marker=new_id())
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5008,12 +5898,16 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     return Sent("refused" if is_refused else "unknown", detail)
 
 
+def own_command(site: Site, argv: list, timeout: float, declared: dict, **more: Any) -> Command:
+    """A command of the monitor itself, of no job."""
+    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
+    return Command(argv, cwd, child_environment(site.env, site.home, declared), timeout, marker=new_id(), **more)
+
+
 def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     """The user's own command gets the text on stdin; exit 0 = sent."""
-    env = child_environment(site.env, site.home, {"OPS_RINGS": "1" if message.rings else "0"})
     text = message.text.encode("utf-8", "replace")
-    cwd = site.dirs.ours_dir if os.path.isdir(site.dirs.ours_dir) else site.home
-    outcome = yield Command(receiver.command, cwd, env, OPENCLAW_TIMEOUT, marker=new_id(), stdin=text)
+    outcome = yield own_command(site, receiver.command, OPENCLAW_TIMEOUT, {"OPS_RINGS": "1" if message.rings else "0"}, stdin=text)
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
@@ -5033,7 +5927,7 @@ def usable_ways(site: Site, receiver: Receiver) -> list:
     """The ways to try now: not one that refused this receiver within 6 h, not the binary twice a tick."""
     state = site.store.view()
     refused = refusals(state, receiver)
-    ways = [way for way in receiver.ways if epoch_seconds(refused.get(way)) <= state.now] or receiver.ways
+    ways = [way for way in receiver.ways if not 0 < epoch_seconds(refused.get(way)) - state.now <= REFUSAL] or receiver.ways
     return [way for way in ways if way != "openclaw" or not site.called_openclaw]
 
 
@@ -5048,10 +5942,17 @@ def send(site: Site, message: Message) -> Flow:
             site.receiver = receiver = receiver._replace(chat=sent.moved_to)
             sent = yield from SENDERS[way](site, receiver, message)
         if sent.result == "refused":
-            yield Change(lambda state: state.raw.update(refused={**refusals(state, receiver), way: state.now + 6 * HOUR}), urgent=True)
+            yield Change(lambda state: state.raw.update(refused={**refusals(state, receiver), way: state.now + REFUSAL}), urgent=True)
         elif sent.result != "not_sent":
             break
     return sent
+
+
+def begin_sending(state: State, message: Message) -> None:
+    """The intention to send: should this process die over it, the next one says "(possible repeat)"."""
+    for entry in state.outbox:
+        if entry["id"] in message.entries:
+            entry.update(sending=True, **({"maybeSent": True} if may_be_sent(entry) else {}))
 
 
 def postpone(state: State, message: Message, sent: Sent, receiver: Receiver) -> None:
@@ -5061,10 +5962,11 @@ def postpone(state: State, message: Message, sent: Sent, receiver: Receiver) -> 
         was_carried = entry["id"] in message.entries
         if was_carried or for_all:
             tries = entry["tries"] if is_number(entry.get("tries")) else 0
-            wait = 6 * HOUR if sent.result == "refused" else sent.retry_after or min(30.0 * 2.0 ** min(tries, 20), 1800.0)
+            wait = REFUSAL if sent.result == "refused" else sent.retry_after or min(30.0 * 2.0 ** min(tries, 20), 1800.0)
             entry["notBefore"] = max(entry["notBefore"], state.now + wait)
+            entry["wait"] = round(entry["notBefore"] - state.now, 3)  # should the clock be set back
         if was_carried:
-            entry.update(tries=tries + 1, error=sent.detail, wait=wait, **({"maybeSent": True} if sent.result == "unknown" else {}))
+            entry.update(tries=tries + 1, error=sent.detail, **({"maybeSent": True} if sent.result == "unknown" else {}))
         if for_all:
             entry["refusedBy"] = receiver.identity
 
@@ -5082,8 +5984,13 @@ def last_receiver(site: Site) -> dict:
 
 def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
     """Take out what was confirmed; date what was not."""
+    for entry in state.outbox:
+        if entry["id"] in message.entries:
+            entry.pop("sending", None)
     if sent.result == "sent":
-        state.raw.update(outbox=[entry for entry in state.outbox if entry["id"] not in message.entries], receiver=last_receiver(site))
+        state.raw["outbox"] = [entry for entry in state.outbox if entry["id"] not in message.entries]
+        if not site.target:  # --target is for once
+            state.raw["receiver"] = last_receiver(site)
         if message.counted:
             state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
         for entry in state.outbox:  # it works again: what waited for that goes now
@@ -5092,6 +5999,11 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
     elif sent.result != "later":
         postpone(state, message, sent, site.receiver)
         state.record("not delivered", error=sent.detail, result=sent.result)
+
+
+def outbox_error(outbox: list) -> Any:
+    """Why the first message that could not be sent could not; None if none was tried in vain."""
+    return next((entry["error"] for entry in outbox if entry.get("error")), None)
 
 
 class Delivered(NamedTuple):
@@ -5112,7 +6024,7 @@ def due_messages(site: Site, state: State) -> list:
     living = [entry for entry in state.outbox if not has_expired(entry, state.now)]
     due = [entry for entry in living if entry["notBefore"] <= state.now or entry.get("refusedBy") not in apart]
     header = header_text(site.clock.time_text(state.now), site.host)
-    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state))
+    return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state), site.advise("status"))
 
 
 def send_due(site: Site) -> Flow:
@@ -5125,6 +6037,7 @@ def send_due(site: Site) -> Flow:
     for message in due_messages(site, state):
         if time.monotonic() - began > DELIVERY_BUDGET:
             break
+        yield Change(lambda state: begin_sending(state, message), urgent=True)
         sent = yield from send(site, message)
         yield Change(lambda state: settle_sent(site, state, message, sent), urgent=True)
         if sent.result != "sent":
@@ -5132,14 +6045,18 @@ def send_due(site: Site) -> Flow:
             break
         site.sent += 1
     left = site.store.view().outbox
-    problem = problem or next((str(entry["error"]) for entry in left if entry.get("error")), "")
-    return Delivered(len(left), problem, "ops-monitor.py status")
+    problem = problem or str(outbox_error(left) or "")
+    return Delivered(len(left), problem, site.advise("status"))
 
 
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
     lock = site.store.lock("delivery") if left else None
+    held = site.store.held_for("delivery") if left and lock is None else 0.0
+    if held > SENDING_LIMIT:
+        path = site.store.lock_path("delivery")
+        return Delivered(left, f"another process has held {path} for {duration_text(held)}", f"lsof {shell_word(path)}")
     if lock is None:
         return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
     try:
@@ -5150,7 +6067,8 @@ def deliver(site: Site) -> Flow:
 
 def warn_undelivered(delivered: Delivered) -> None:
     if delivered.left:
-        warn(f"note: undelivered messages: {delivered.left}: {delivered.problem}; the next tick tries again")
+        why = f": {delivered.problem}" if delivered.problem else ""
+        warn(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again")
 
 
 def show(text: str, stream: Any) -> None:
@@ -5264,7 +6182,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
     gate = without_code(state.gate(job.id))._replace(
         digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job), approved_by=by
     )
-    state.keep_gate(job.id, gate._replace(verify="", verify_left=[]) if clear else gate)
+    state.keep_gate(job.id, gate._replace(verify="", verify_left=[], verify_failed=[]) if clear else gate)
     forget_blocked(state, job.id)
     if is_unseen:
         tell(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
@@ -5336,14 +6254,6 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
 # ---- running: the output goes to a file, so that the end of this process cannot break a write
 
 
-def lock_to_run(site: Site, job: Any, patience: float, command: str) -> int:
-    """The job's lock, or BusyError after `patience` seconds, with `command` as the next step."""
-    lock = site.store.lock(slug(job.id), patience)
-    if lock is None:
-        raise BusyError(f"job '{job.id}' is being run by another process", site.advise(command, job.id))
-    return lock
-
-
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = state.gate(job.id)
@@ -5379,19 +6289,30 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
     gate = gate._replace(
         run="failed" if phrase else "good", run_ended_at=state.now, run_code=code,
         verify="pending" if due or not phrase else "",  # a good write that nothing can verify stays unverified
-        verify_left=[after.job_id for after in due], verify_for=longest + VERIFY_SLACK,
+        verify_left=[after.job_id for after in due], verify_failed=[], verify_for=longest + VERIFY_SLACK,
         verify_items={label: value for label, value in gate.verify_items.items() if now.get(label) == value or ": file " not in label},
     )  # fmt: skip
     state.keep_gate(job.id, gate)
     state.remember(job.id, state.memory(job.id)._replace(ran_at=state.now, ran_code=code, left_at=0.0))
     for after in job.after:
         if after.when in endings:
-            enqueue(state, after.job_id, after.delay_seconds, f"after {job.id}")
+            enqueue_after(state, after.job_id, after.delay_seconds, job.id)
     state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
     if phrase:
         end = last_lines(log_text(site, log, file_size(log) - 8192))
         tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
     settle_gate(site, state, job)
+
+
+def gate_advice(site: Site, job: Any, reason: Reason) -> str:
+    """The command that leads on from where a write stands."""
+    gate = site.store.view().gate(job.id)
+    if reason.key in ("gate.verify_failed", "gate.verify_pending", "gate.verify_overdue") and gate.verify_left:
+        return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
+    if reason.key.startswith("gate.verify"):
+        return site.advise("approve", job.id, "--despite-failed-verification")
+    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("validate-config",)}.get(reason.key, ("approve",))
+    return site.advise(command[0], job.id if reason.key != "gate.config_writable" else "", *command[1:])
 
 
 def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
@@ -5407,7 +6328,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     yield Change(apply, urgent=True)
     warn_undelivered((yield from deliver(site)))
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
-    raise BlockedError(f"BLOCKED: {words}{v1}", site.advise("explain" if reason.key.startswith("gate.verif") else "approve", job.id))
+    raise BlockedError(f"BLOCKED: {words}{v1}", gate_advice(site, job, reason))
 
 
 def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
@@ -5423,15 +6344,12 @@ def verify_now(site: Site, job: Any) -> Flow:
     for after in verifications(job, site.config.jobs):
         yield Pause(after.delay_seconds)
         check = site.config.jobs[after.job_id]
-        lock = lock_to_run(site, check, run_timeout(check), "run")
-        try:
+        with job_lock(site, check, run_timeout(check), advice="run"):
             if check.id in site.store.view().gate(job.id).verify_left:  # else a tick was faster
                 outcome = yield run_command(site, check, new_id())
                 plans = plans_to_verify(site, check)
                 yield Change(lambda state: settle_verification(site, state, job, check, outcome, plans), urgent=True)
                 show_output(site, outcome)
-        finally:
-            os.close(lock)
     passed = site.store.view().gate(job.id).verify == "passed"
     print(site.say("verify.passed" if passed else "verify.failed", job=job.id))
     return DONE if passed else JOB_FAILED
@@ -5439,10 +6357,9 @@ def verify_now(site: Site, job: Any) -> Flow:
 
 def run_write(site: Site, job: Any, verify: bool) -> Flow:
     """One approved run: digest under the lock, approval used up durably, then the command."""
-    lock = lock_to_run(site, job, 10.0, "status")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o022)  # nothing of the caller's bends what was approved
-    try:
+    with job_lock(site, job, 10.0):
         log = os.path.join(prepare_job_dir(site, job), "write.log")
         plan = make_plan(site, job)
         run_id = new_id()
@@ -5457,8 +6374,6 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
         plan = make_plan(site, job)
         yield Change(lambda state: settle_write(site, state, job, outcome, plan, log), urgent=True)
-    finally:
-        os.close(lock)
     show_file(site, log)
     phrase = outcome_phrase(outcome)
     if phrase:
@@ -5550,29 +6465,48 @@ class Files(NamedTuple):
     dirs: Any  # of OpenClaw
 
 
-def find_files(args: Any) -> Files:
-    env = dict(os.environ)
+def files_for(env: dict, config_file: str, state_file: str) -> Files:
+    """The files of a process with this environment and these flags."""
     home = home_directory(env)
     dirs = openclaw_places(env, home, os.path.exists)
     ours = dirs.ours_dir or home
-    config = expand_home(args.config_file or f"{ours}/net/config/ops-jobs.json", home)
-    state = expand_home(args.state_file or f"{ours}/net/state/ops-monitor.json", home)
-    if os.path.realpath(config) == os.path.realpath(state):
-        raise UsageError(f"{state} is the config; the state needs a file of its own", "name another with --state-file")
+    config = expand_home(config_file or f"{ours}/net/config/ops-jobs.json", home)
+    state = expand_home(state_file or f"{ours}/net/state/ops-monitor.json", home)
     return Files(os.path.abspath(config), os.path.abspath(state), home, dirs)
+
+
+def find_files(args: Any) -> Files:
+    files = files_for(dict(os.environ), args.config_file, args.state_file)
+    if os.path.realpath(files.config_file) == os.path.realpath(files.state_file):
+        raise UsageError(f"{files.state_file} is the config; the state needs a file of its own", "name another with --state-file")
+    return files
+
+
+def existing_place(path: str) -> str:
+    """The directory that `path` is in; where that is not made yet, the nearest one above it that is."""
+    place = os.path.dirname(path)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return place
 
 
 def refuse_foreign_root(state_file: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
     if os.geteuid() != 0:
         return
-    place = os.path.dirname(state_file)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
+    place = existing_place(state_file)
     owner = os.stat(place).st_uid
     if owner != 0:
-        name, words = user_name(owner), " ".join(map(shell_word, [sys.executable or "python3", *sys.argv]))
-        raise UsageError(f"{place} belongs to {name}, you are root", f"sudo -u {name} {words}")
+        typed = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
+        words = " ".join(["sudo -u", user_name(owner), script_command(), *map(shell_word, typed)])
+        raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", words)
+
+
+def how_called(args: Any) -> tuple:
+    """How a person calls this program with the same files: before and after the command."""
+    named = ((kind, getattr(args, kind + "_file", "")) for kind in ("config", "state"))
+    after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
+    return script_command(), after
 
 
 def load_config(files: Files, args: Any) -> tuple:
@@ -5581,11 +6515,13 @@ def load_config(files: Files, args: Any) -> tuple:
     try:
         raw = read_file(path)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "copy ops-jobs.example.json there, or name another with --config-file") from None
+        raise UsageError(f"{path}: no such file; --config-file names another", " init".join(how_called(args))) from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
     if trust.refusal and not getattr(args, "trust_permissions", False):
+        for file in (path, files.state_file):
+            refuse_foreign_root(file)  # what is foreign to root is its owner's: nothing is to be mended there
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
         return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
@@ -5594,7 +6530,7 @@ def load_config(files: Files, args: Any) -> tuple:
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise UsageError(f"{path}:{line}:{column}: error: not UTF-8 text", "save the file as UTF-8") from None
     except Malformed as error:
-        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: ops-monitor.py validate-config") from None
+        raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: " + " validate-config".join(how_called(args))) from None
 
 
 def make_site(files: Files, config: Config) -> Site:
@@ -5608,16 +6544,19 @@ def tell_lost_state(site: Site, state: State, aside: str) -> None:
     state.record("state lost", aside=aside)
 
 
+def called_site(files: Files, config: Config, args: Any) -> Site:
+    """The site as the command line has called it: its target, its next commands, its alarm for a lost state."""
+    site = make_site(files, config)
+    site.target = getattr(args, "target", "")
+    site.call = how_called(args)
+    site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
+    return site
+
+
 def open_site(files: Files, config: Config, args: Any) -> Site:
     """The installation that the command works on."""
     refuse_foreign_root(files.state_file)
-    site = make_site(files, config)
-    site.target = getattr(args, "target", "")
-    named = (("config", args.config_file), ("state", args.state_file))
-    after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
-    site.call = f"python3 {shell_word(os.path.abspath(__file__))}", after
-    site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
-    return site
+    return called_site(files, config, args)
 
 
 def find_job(site: Site, job_id: str) -> Any:
@@ -5646,14 +6585,6 @@ def find_write(site: Site, job_id: str) -> Any:
     if job.kind != WRITE:
         raise UsageError(f"job '{job_id}' is a {job.kind}; only a {WRITE} is approved", site.advise("status"))
     return job
-
-
-def job_lock(site: Site, job: Any, seconds: float, doing: str, advice: str = "status") -> Any:
-    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it."""
-    fd = site.store.lock(slug(job.id), seconds)
-    if fd is None:
-        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
-    return open(fd, "rb")
 
 
 def blocked(site: Site, job: Any, key: str, *advice: str, **facts: Any) -> BlockedError:
@@ -5711,6 +6642,8 @@ def do_validate_config(files: Files, args: Any) -> int:
     if config.errors or args.strict and (whole.problems or warnings):
         return USAGE
     print(f"OK: version=1 jobs={len(config.jobs)}")
+    if sys.stdout.isatty():  # scripts compare the output
+        print("next: " + " doctor".join(how_called(args)))
     return DONE
 
 
@@ -5719,6 +6652,296 @@ def do_schema(files: Files, args: Any) -> int:
     """Print the JSON Schema of the config."""
     print(json.dumps(config_schema(), indent=2, ensure_ascii=False))
     return DONE
+
+
+# ---- init
+
+
+# As in ops-jobs.example.json, but it takes about a minute, so that a tick can watch it.
+STARTER_JOB = """import json, os, time
+root, table = '/usr/share', os.path.join(os.environ['OPS_CHECKPOINT_DIR'], 'sizes.json')
+
+def save(path, value):
+    with open(path + '.new', 'w') as file:
+        json.dump(value, file)
+    os.replace(path + '.new', path)
+
+sizes = json.load(open(table)) if os.path.exists(table) else {}
+names = sorted(os.listdir(root))
+for name in names:
+    if name not in sizes:
+        found = [os.path.join(place, file) for place, _, files in os.walk(os.path.join(root, name)) for file in files]
+        sizes[name] = sum(os.lstat(path).st_size for path in found if os.path.lexists(path))
+        save(table, sizes)
+        time.sleep(60 / len(names))
+    save(os.environ['OPS_PROGRESS_FILE'], {'done': len(sizes), 'total': len(names), 'bytes': sum(sizes.values())})
+for name in sorted(sizes, key=sizes.get)[-10:]:
+    print(sizes[name], name)"""
+
+STARTER_CONFIG = r"""{
+  "version": 1,
+  "monitor": { "//": "en or zh", "language": "en" },
+  "delivery": { "//": "auto: by the token and chat in OpenClaw's config. Set target if your chat id is not found there.", "via": "auto" },
+  "jobs": [
+    {
+      "//": "A long read to try things with. Kill it at any moment: it goes on from its checkpoint.",
+      "id": "share-sizes", "name": "Sizes in /usr/share", "kind": "long_running_read", "risk": "read_only",
+      "enabled": true, "managed": true, "cwd": "~",
+      "commands": { "start": ["PYTHON", "-c", "STARTER_JOB"] },
+      "policy": { "autoResume": true, "stallSeconds": 900 }
+    },
+    {
+      "//": "Tells when / or your home is over 90 % full. Looks once an hour.",
+      "id": "disk-space", "name": "Disk space", "kind": "one_shot_read", "risk": "read_only",
+      "enabled": true, "cwd": "~",
+      "commands": {
+        "run": [
+          "sh", "-c",
+          "df -P / \"$HOME\" | awk 'NR > 1 && !seen[$1]++ { print ($5 + 0 > 90 ? \"ALERT: \" : \"\") $6 \" is \" $5 \" full\" } END { exit NR < 2 }'"
+        ]
+      },
+      "policy": { "everySeconds": 3600, "runTimeoutSeconds": 60 }
+    }
+  ]
+}
+"""
+
+
+def config_or_none(files: Files, args: Any) -> Config:
+    """The config, or one without jobs where none can be used."""
+    try:
+        return load_config(files, args)[0]
+    except UsageError:
+        return read_config('{"version": 1, "jobs": []}')
+
+
+def make_file(site: Site, path: str, data: bytes) -> None:
+    """Write a file, unless there is one."""
+    is_there = os.path.lexists(path)
+    if not is_there:
+        write_durably(path, data)
+    conclude(site, "init.there" if is_there else "init.made", path=path)
+
+
+def install_script(site: Site, path: str, upgrade: bool) -> bool:
+    """Copy this script to `path`; False if another one is there and stays."""
+    data = read_file(os.path.abspath(__file__))
+    there = read_file(path) if os.path.lexists(path) else data
+    if there == data:
+        make_file(site, path, data)
+    elif upgrade:
+        mode, old = os.stat(path).st_mode & 0o777, f"{path}.{time.strftime('%Y%m%dT%H%M%S')}.old"
+        while os.path.lexists(old):
+            old += "+"
+        write_durably(old, there)
+        write_durably(path, data)
+        os.chmod(path, mode)  # somebody may call it without naming Python
+        conclude(site, "init.replaced", path=path, old=old)
+    else:
+        conclude(site, "init.other", path=path)
+    return there == data or upgrade
+
+
+@typed("init", flag("--upgrade", "replace the installed script by this one; the old one stays beside it"), wants_site=False)
+def do_init(files: Files, args: Any) -> int:
+    """Make the directories, copy this script there, write a config to start with.  Overwrites nothing."""
+    script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
+    for path in (script, files.config_file):
+        refuse_foreign_root(path)
+    site = open_site(files, config_or_none(files, args), args)
+    for directory in dict.fromkeys(map(os.path.dirname, (script, files.config_file, files.state_file))):
+        if not os.path.isdir(directory):
+            make_private_dir(directory)
+            conclude(site, "init.made", path=directory)
+    lock = site.store.lock("init", 10.0)
+    if lock is None:
+        raise BusyError("another process is at the same work", site.advise("init"))
+    with open(lock, "rb"):
+        text = STARTER_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"STARTER_JOB"', json.dumps(STARTER_JOB))
+        make_file(site, files.config_file, text.encode())
+        if not install_script(site, script, args.upgrade):
+            return conclude(site, "help.next", command=site.advise("init", "", "--upgrade"))
+    site.call = script_command(script), site.call[1]
+    return conclude(site, "help.next", command=site.advise("validate-config"))
+
+
+# ---- schedule
+
+
+CRONTAB = "crontab"  # where other schedulers have paths
+MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
+
+
+def ask_system(site: Site, argv: list, stdin: bytes = b"") -> Outcome:
+    """What a program of the system answers; one that cannot be run or hangs gives an Outcome as well."""
+    env = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **site.child_env, "LC_ALL": "C"}  # agents often lack the first
+    site.pool.add(Command(argv, "/", env, 20.0, head=16 << 20, stdin=stdin), "")
+    ended: list = []
+    while not ended:
+        ended = site.pool.wait(20.0)
+    return ended[0][1]
+
+
+def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"\0") -> bytes:
+    """What the program printed; nothing if it failed with the word `none`.  Raises OpsError with its words for other failures."""
+    outcome = ask_system(site, argv, stdin)
+    phrase = outcome_phrase(outcome)
+    if phrase and none not in outcome.err:
+        said = one_line(site.redact.read(outcome.err or outcome.out), 400)
+        raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule", "", "print"))
+    return b"" if phrase else outcome.out
+
+
+def read_crontab(site: Site) -> bytes:
+    return tell_system(site, ["crontab", "-l"], none=b"no crontab for")
+
+
+def change_crontab(site: Site, name: str, ours: bytes) -> None:
+    table = read_crontab(site)
+    merged = merge_crontab(table, name, ours)
+    if merged != table:
+        tell_system(site, ["crontab", "-"], merged)
+
+
+def files_of(kind: str, calling: Calling, home: str) -> dict:
+    """Path -> content of what a scheduler reads; last the one that it knows us by."""
+    if kind == "cron":
+        return {CRONTAB: cron_lines(calling).encode()}
+    if kind == "systemd":
+        return {f"{home}/.config/systemd/user/{name}": text.encode() for name, text in systemd_units(calling).items()}
+    import plistlib  # rare: it loads an XML parser
+
+    return {f"{home}/Library/LaunchAgents/local.{calling.name}.plist": plistlib.dumps(launchd_settings(calling))}
+
+
+def put_files(files: dict) -> None:
+    """Bring files to these contents; None: there is no such file."""
+    for path, data in files.items():
+        if data is not None:
+            make_private_dir(os.path.dirname(path))
+            write_durably(path, data)
+        elif os.path.lexists(path):
+            os.unlink(path)
+
+
+def change_files(site: Site, kind: str, name: str, files: dict) -> None:
+    """Give systemd or launchd these files (None: no such file); if that fails, those that were there."""
+    path = list(files)[-1]
+    begin, end = agent_commands(kind, name, path, os.geteuid())
+    before = {path: read_file(path) if os.path.lexists(path) else None for path in files}
+    if before[path] is not None:
+        tell_system(site, end, none=b"No such process")  # launchd has not loaded it
+    try:
+        put_files(files)
+        for argv in begin if files[path] is not None else begin[:-1]:
+            tell_system(site, argv)
+    except BaseException:
+        ask_system(site, end)
+        put_files(before)
+        for argv in begin if before[path] is not None else begin[:-1]:
+            ask_system(site, argv)
+        raise
+
+
+def change_schedule(site: Site, kind: str, calling: Calling, is_wanted: bool) -> None:
+    """Let a scheduler call `tick`, or no longer."""
+    files = {path: data if is_wanted else None for path, data in files_of(kind, calling, site.home).items()}
+    if kind == "cron":
+        change_crontab(site, calling.name, files[CRONTAB] or b"")
+    else:
+        change_files(site, kind, calling.name, files)
+    for path in files:
+        conclude(site, "schedule.written" if is_wanted else "schedule.removed", path=path)
+
+
+def make_calling(site: Site, args: Any) -> Calling:
+    """How `tick` of this installation is called.  An account's usual one has the plain name."""
+    account = home_directory({})
+    usual, real = map(os.path.realpath, (f"{account}/.openclaw/net/state/ops-monitor.json", site.store.path))
+    named = (("--config-file", args.config_file, site.config_file), ("--state-file", args.state_file, site.store.path))
+    words = [word for flag, given, path in named if given for word in (flag, path)]
+    env = {name: os.path.abspath(expand_home(site.env[name].strip(), site.home)) for name in MOVES_US if not is_unset(site.env.get(name))}
+    if os.path.realpath(site.home) != os.path.realpath(account):  # a scheduler sets the account's
+        env["HOME"] = site.home
+    argv = tick_argv(sys.executable or "/usr/bin/python3", os.path.abspath(__file__), ["tick", *words])
+    for text in (*argv, *env.values()):
+        if not text.isprintable():
+            raise UsageError(f"{text!a} has characters that no scheduler can be told", "name a plainer path")
+    return Calling("ops-monitor" if real == usual else f"ops-monitor-{digest_of(real)[:8]}", argv, env, args.every)
+
+
+def calling_kinds(site: Site, calling: Calling) -> list:
+    """The schedulers that call `tick` for this installation; a crontab that cannot be read has no line of ours."""
+    kinds = [kind for kind in ("systemd", "launchd") if os.path.lexists(list(files_of(kind, calling, site.home))[-1])]
+    table = ask_system(site, ["crontab", "-l"]).out
+    return kinds + (["cron"] if merge_crontab(table, calling.name, b"") != table else [])
+
+
+def find_kind(site: Site) -> str:
+    """The scheduler of this machine."""
+    if sys.platform == "darwin":
+        return "launchd"
+    if ask_system(site, ["systemctl", "--user", "show-environment"]).code == 0:
+        return "systemd"
+    if ask_system(site, ["crontab", "-l"]).failure is None:
+        return "cron"
+    raise UsageError("no user manager of systemd answers, and there is no crontab", "install cron, for example: sudo apt-get install cron")
+
+
+def refuse_interval(site: Site, kind: str, every: float) -> None:
+    """All take whole seconds, cron some only."""
+    steps: Any = CRON_GRID if kind == "cron" else range(1, 86401)
+    if every not in steps:
+        better = duration_text(min((step for step in steps if step >= every), default=DAY)).replace(" ", "")
+        known = ", ".join(map(duration_text, steps)) if kind == "cron" else "whole number of seconds up to 1d"
+        advice = site.advise("schedule", "", "install", "--kind", kind, "--every", better)
+        raise UsageError(f"{kind} cannot call every {duration_text(every)}; it can every {known}", advice)
+
+
+def install_schedule(site: Site, kind: str, calling: Calling) -> int:
+    change_schedule(site, kind, calling, is_wanted=True)
+    conclude(site, "schedule.soon" if kind == "cron" else "schedule.now", every=duration_text(calling.every))
+    if kind == "systemd" and b"Linger=yes" not in ask_system(site, ["loginctl", "show-user", user_name(os.geteuid()), "--property=Linger"]).out:
+        conclude(site, "schedule.linger")
+    first = next((job.id for job in site.config.jobs.values() if job.managed and job.enabled), "")
+    return conclude(site, "help.next", command=site.advise("start", first) if first else site.advise("status"))
+
+
+def remove_schedule(site: Site, calling: Calling, kinds: list) -> int:
+    if not kinds and ask_system(site, ["crontab", "-l"]).failure is None:
+        read_crontab(site)  # if that cannot be done, nobody knows
+    for kind in kinds:
+        change_schedule(site, kind, calling, is_wanted=False)
+    return DONE if kinds else conclude(site, "schedule.none", path=site.store.path)
+
+
+@typed(
+    "schedule",
+    option("what", choices=("install", "print", "remove"), help="let the scheduler call tick; show what install would write; end it"),
+    option("--every", type=seconds_argument, default=MINUTE, metavar="S", help="how often: 60, 5m, 1h; default: 60"),
+    option("--kind", choices=("systemd", "launchd", "cron"), help="default: the one that calls it already, else what this machine has"),
+    example="schedule install --every 60",
+    wants_site=False,
+)
+def do_schedule(files: Files, args: Any) -> int:
+    """Let the operating system's scheduler call `tick`, show how, or end that."""
+    refuse_foreign_root(files.state_file)
+    config = load_config(files, args)[0] if args.what == "install" else config_or_none(files, args)
+    site = open_site(files, config, args)
+    calling = make_calling(site, args)
+    kinds = calling_kinds(site, calling)
+    if args.what == "remove":
+        return remove_schedule(site, calling, [kind for kind in kinds if args.kind in (None, kind)])
+    kind = args.kind or (kinds[0] if kinds else find_kind(site))
+    refuse_interval(site, kind, calling.every)
+    if args.what == "print":
+        for path, data in files_of(kind, calling, site.home).items():
+            print(f"# {path}\n{data.decode()}", end="")
+        return DONE
+    others = [other for other in kinds if other != kind]
+    if others:
+        raise UsageError(f"{others[0]} calls tick already", site.advise("schedule", "", "remove", "--kind", others[0]))
+    return install_schedule(site, kind, calling)
 
 
 # ---- looking at jobs without changing anything
@@ -5769,28 +6992,60 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
 # ---- tick
 
 
-def judge_delivery(site: Site, state: State, delivered: Delivered, loud: bool) -> list:
-    """Lines to print about undelivered messages: at a terminal always, else on the reminder schedule."""
-    finding = Finding("delivery", ALERT, Phrase("undelivered", {"problem": delivered.problem})) if delivered.left else None
-    decision = judge_own({"delivery": finding}, state.own_memory(), site.clock.now())
-    state.remember_own(decision.memory)
-    if finding is None or not (loud or decision.effects):
-        return []
-    return [f"error: undelivered messages: {delivered.left}: {delivered.problem}", f"help: {delivered.advice}"]
+def print_trouble(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *lines: str) -> None:
+    """Print a trouble that nobody is told otherwise: at a terminal always, else on the reminder schedule.  None: it is over."""
+    if phrase is None and kind not in site.store.view().own_memory().incidents:
+        return
+
+    def apply(state: State) -> bool:
+        decision = judge_own({kind: Finding(kind, ALERT, phrase) if phrase else None}, state.own_memory(), site.clock.now())
+        state.remember_own(decision.memory)
+        return bool(phrase and (loud or decision.effects))
+
+    warn(*(lines if site.store.change(apply)[0] else ()))
+
+
+AFTER_TICK_TIMEOUT = 10.0
+
+
+def call_after_tick(site: Site) -> Flow:
+    """Run monitor.afterTick; why it failed, or None."""
+    outcome = yield own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)
+    phrase = outcome_phrase(outcome)
+    words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
+    return phrase and Phrase("after_tick", {"why": site.words(phrase) + (words and f": {words}")})
+
+
+def after_tick(site: Site, driver: Driver, loud: bool) -> None:
+    """Let an outside dead-man's switch know that this tick was good.  It cannot make a good tick a bad one."""
+    phrase = driver.finish(call_after_tick(site))
+    words = site.words(phrase) if phrase else ""
+    print_trouble(site, "after_tick", phrase, loud, f"warning: {words}", f"help: see monitor.afterTick in {site.config_file}")
+
+
+def print_report(site: Site) -> None:
+    """What --print-only has instead of messages; it counts as told, so it is printed however the tick ends."""
+    now = site.clock.now().at
+    header = header_text(site.clock.time_text(now), site.host)
+    put(message.text + "\n" for message in compose(site.lang, site.printed or [], now, header, site.clock.text, see=site.advise("status")))
 
 
 def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
-    """Deliver, say what could not be delivered, and give the exit code."""
+    """Deliver, say what could not be delivered, let others know that all was well; the exit code."""
     code = USAGE if site.config.errors else DONE
+    if site.config.monitor.digest_at:
+        tell_digest(site)
     if site.printed is not None:
-        now = site.clock.now().at
-        header = header_text(site.clock.time_text(now), site.host)
-        put(message.text + "\n" for message in compose(site.lang, site.printed, now, header, site.clock.text))
         return code
     delivered = driver.finish(deliver(site))
-    if delivered.left or not delivered.is_elsewhere and site.store.view().own_memory().incidents.get("delivery"):
-        warn(*site.store.change(lambda state: judge_delivery(site, state, delivered, loud))[0])
-    return code or (UNDELIVERED if delivered.left else DONE)
+    if not delivered.is_elsewhere:
+        phrase = Phrase("undelivered", {"problem": delivered.problem}) if delivered.problem else None
+        words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
+        print_trouble(site, "delivery", phrase, loud, words, f"help: {delivered.advice}")
+    code = code or (UNDELIVERED if delivered.left else DONE)
+    if code == DONE and not delivered.is_elsewhere and site.config.monitor.after_tick:
+        after_tick(site, driver, loud)
+    return code
 
 
 def changing(apply: Callable[[State], Any]) -> Flow:
@@ -5808,16 +7063,23 @@ def id_of_entry(entry: dict) -> str:
     return entry["id"] if isinstance(entry.get("id"), str) else ""
 
 
+def other_config(site: Site, state: State) -> str:
+    """The config that this state serves, if it is another one and still there; else ''."""
+    serves = state.raw.get("configFile")
+    return serves if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves) else ""
+
+
 def plan_tick(site: Site, driver: Driver) -> None:
     """The flows of a tick: a look at each long job, each due check, each queued read."""
     state = site.store.view()
     now = site.clock.now()
+    others = other_config(site, state)
     taken = set()
     for entry in state.queue:
         job_id = str(entry.get("jobId"))
-        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken:
-            continue
         job = site.config.jobs.get(job_id)
+        if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken or others and not job:
+            continue
         if job is None or job.kind != CHECK or job.risk != READ_ONLY:
             driver.add(refuse(site, entry))
         elif job_id not in taken:
@@ -5830,8 +7092,8 @@ def plan_tick(site: Site, driver: Driver) -> None:
             memory = state.memory(job.id)
             if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
                 driver.add(run_check(site, job))
-            elif memory.muted_for and not is_muted(memory, now):
-                driver.add(end_mute(site, job))
+            elif has_to_say(job, memory, now):
+                driver.add(speak_between(site, job))
         elif job.kind == WRITE and job.id in state.raw["gates"]:
             driver.add(watch_write(site, job))
 
@@ -5843,15 +7105,6 @@ def judge_self(site: Site, state: State, findings: dict, **policy: Any) -> bool:
     for effect in decision.effects:
         tell(site, state, "", effect)
     return bool(decision.effects)
-
-
-def serve_config(site: Site, state: State) -> str:
-    """Remember which config this state serves; a warning if it is another one, else ''."""
-    serves = state.raw.get("configFile")
-    if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves):
-        return f"{site.store.path} serves {serves}, not {site.config_file}; use another --state-file"
-    state.raw["configFile"] = site.config_file
-    return ""
 
 
 def is_configured(site: Site, job_id: str) -> bool:
@@ -5881,7 +7134,7 @@ def keep_jobs(site: Site, state: State) -> None:
         memory = memory._replace(left_at=0.0 if is_here else memory.left_at or state.now)
         state.remember(job_id, memory)
         if job_id not in site.config.jobs and (runs or "orphan" in memory.incidents):
-            words = Phrase("orphan", {"command": f"ops-monitor.py stop {shell_word(job_id)}"})
+            words = Phrase("orphan", {"command": site.advise("stop", job_id)})
             findings = {"orphan": Finding("orphan", WARN, words) if runs else None}
             perform(site, state, job_id, judge_incidents(policy, findings, memory, site.clock.now()))
 
@@ -5891,11 +7144,14 @@ def is_waiting(entry: dict) -> bool:
 
 
 def keep_queue(state: State) -> None:
-    """Finished entries go after a day; entries without an id get one."""
-    kept = [entry for entry in state.queue if is_waiting(entry) or state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) < DONE_KEPT]
-    for entry in kept:
+    """Finished entries go after a day; entries without an id get one; what is said to run and does not waits again."""
+    done = [entry for entry in state.queue if not is_waiting(entry)]
+    gone = [entry for entry in done if state.now - epoch_seconds(entry.get("doneAt") or entry["createdAt"]) >= DONE_KEPT] + done[:-DONE_MOST]
+    state.raw["queue"] = [entry for entry in state.queue if entry not in gone]
+    for entry in state.queue:
         entry["id"] = id_of_entry(entry) or new_id()
-    state.raw["queue"] = kept
+        if entry.get("status") == "running" and state.memory(str(entry.get("jobId"))).action_entry != entry["id"]:
+            entry["status"] = "pending"
 
 
 def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
@@ -5904,24 +7160,33 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     first = [line for line in lines if ": error: " in line]
     words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
     told = judge_self(site, state, {"config": Finding("config", ALERT, words) if first else None, "config_file": None})
-    other = serve_config(site, state)
-    if not other:
+    serves = other_config(site, state)
+    other = serves and f"{site.store.path} serves {serves}, not {site.config_file}; use another --state-file"
+    if not serves:
+        state.raw["configFile"] = site.config_file
         keep_jobs(site, state)
+    if not loud:
+        state.note_tick()
     keep_queue(state)
     trim_outbox(state)
+    if not site.config.monitor.digest_at:
+        forget_digest(state)
     warnings = [warning, site.clock.problem, other] if loud else [other]
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
+
+
+def last_config(last: dict) -> Config:
+    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
+    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
+    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
+        del known["delivery"]["via"]
+    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
 
 
 def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
     """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
     refuse_foreign_root(files.state_file)
-    last = Store(files.state_file, Clock()).view().raw["receiver"]
-    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
-    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
-        del known["delivery"]["via"]
-    config = Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
-    site = open_site(files, config, args)
+    site = open_site(files, last_config(Store(files.state_file, Clock()).view().raw["receiver"]), args)
     if args.dry_run or args.print_only:
         return True
     finding = Finding("config_file", ALERT, Phrase("config.unusable", {"problem": problem}))
@@ -5932,6 +7197,7 @@ def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
 
 def dry_tick(site: Site) -> int:
     """Run the status commands, print every decision and its reason, change nothing."""
+    warn(*(problem_lines(site.config, site.config_file) if site.config.errors else ()))
     for row in look_around(site, [job for job in site.config.jobs.values() if job.enabled or job.kind != LONG_READ]):
         job = row.job
         if row.look:
@@ -5942,6 +7208,9 @@ def dry_tick(site: Site) -> int:
     for entry in site.store.view().queue:
         if entry.get("status") == "pending":
             print(site.say("dry.queued", job=str(entry.get("jobId")), time=site.clock.text(entry["notBefore"])))
+    if site.config.monitor.digest_at:
+        reason = digest_reason(site.config.monitor.digest_at, site.store.view().own_memory().digest_at, site.clock.now())
+        print(f"{site.say('headline.digest')}: {reason_text(site, reason)}")
     return USAGE if site.config.errors else DONE
 
 
@@ -5960,7 +7229,7 @@ def do_tick(files: Files, args: Any) -> int:
     try:
         config, warning = load_config(files, args)
     except UsageError as error:
-        if tell_unusable_config(files, args, str(error)) or loud:
+        if tell_unusable_config(files, args, f"{error}; {error.advice}" if error.advice else str(error)) or loud:
             raise
         return USAGE
     site = open_site(files, config, args)
@@ -5970,12 +7239,15 @@ def do_tick(files: Files, args: Any) -> int:
         site.printed = []
     driver = Driver(site)
     plan_tick(site, driver)
-    warn(*driver.finish(changing(lambda state: keep_house(site, state, loud, warning))))
-    while driver.alive:
-        driver.run(ROUND)
-        if driver.alive and site.printed is None:
-            driver.finish(deliver(site))
-    return finish_tick(site, driver, loud)
+    try:
+        warn(*driver.finish(changing(lambda state: keep_house(site, state, loud, warning))))
+        while driver.alive:
+            driver.run(ROUND)
+            if driver.alive and site.printed is None:
+                driver.finish(deliver(site))
+        return finish_tick(site, driver, loud)
+    finally:
+        print_report(site)
 
 
 # ---- start, stop, run, enqueue
@@ -5989,8 +7261,7 @@ def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     if job.managed and is_lock_held(site.store.job_dir(job.id)):
         raise BusyError(site.say("start.left", job=job.id), site.advise("stop", job.id))
     if look.state == STOPPED and not look.resumable and not (args.resume or args.fresh):
-        advice = site.advise("start", job.id, "--resume") + ", or --fresh to begin anew"
-        raise BlockedError("BLOCKED: " + site.say("start.changed", job=job.id), advice)
+        raise blocked(site, job, "start.changed", "start", "--resume")
 
 
 def wanted_again(memory: Memory) -> Memory:
@@ -6001,7 +7272,7 @@ def wanted_again(memory: Memory) -> Memory:
 def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
     memory = state.memory(job.id)
     now = site.clock.now()
-    if is_acting(memory, now):
+    if is_acting(memory, now) and memory.action != "started":
         left = duration_text(memory.action_at + memory.action_for - now.at)
         raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", site.advise("status", job.id))
     limit = job.policy.start_timeout_seconds + 10.0
@@ -6010,9 +7281,11 @@ def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
 
 
 def end_start(state: State, job: Any, outcome: Outcome) -> None:
-    memory = end_action(state.memory(job.id))
-    if outcome.is_good and not job.managed:  # a managed run has an identity: its completion cannot be taken for the last one's
-        memory = memory._replace(completed_fired=False, completed_told=False)
+    memory = state.memory(job.id)
+    if outcome.is_good and not job.managed:  # a managed run has an identity: its looks cannot be taken for the last one's
+        memory = memory._replace(completed_fired=False, completed_told=False, action="started")
+    else:
+        memory = end_action(memory)
     state.remember(job.id, memory)
     state.record("started" if outcome.is_good else "start failed", job.id, code=outcome.code)
 
@@ -6037,7 +7310,10 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     if phrase:
         raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
-    return conclude(site, "help.next", command=site.advise("status", job.id))
+    if not job.enabled:
+        conclude(site, "start.disabled")
+    is_watched = site.clock.now().at - site.store.view().own_memory().looked_at < 5 * MINUTE
+    return conclude(site, "help.next", command=site.advise("status", job.id) if is_watched else site.advise("tick"))
 
 
 @typed(
@@ -6078,6 +7354,8 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
         raise OpsError(site.say("stop.unknown", job=job.id, why=words), site.advise("status", job.id))
     began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
     if not began:
+        if look.state == RUNNING:
+            raise OpsError(site.say("stop.no_pid", job=job.id), site.advise("status", job.id))
         return False
     end_one(look.pid, signal.SIGTERM)
     until = time.monotonic() + job.policy.stop_timeout_seconds
@@ -6088,21 +7366,29 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     return True
 
 
+def stop_by_command(site: Site, job: Any) -> Flow:
+    """Run the job's own stop command."""
+    outcome = yield job_command(site, job, job.commands.stop, job.policy.stop_timeout_seconds, marker=new_id())
+    show_output(site, outcome)
+    phrase = outcome_phrase(outcome)
+    if phrase:
+        raise OpsError(site.say("stop.command_failed", job=job.id, why=site.words(phrase)), site.advise("status", job.id))
+    return True
+
+
 def stop_by_hand(site: Site, job: Any) -> Flow:
-    """Hold the job and end it; False if nothing of it was alive."""
-    yield Change(lambda state: hold_job(state, job.id), urgent=True)
-    limit = job.policy.stop_timeout_seconds
+    """Hold the job and end it; False if nothing of it was alive.  A disk that is full must not keep it running: StateError comes after."""
+    site.store.attempt(lambda state: hold_job(state, job.id))
     with job_lock(site, job, 10.0, "started, stopped or run by another process; it will not be resumed", "stop"):
-        yield Change(lambda state: keep_held(state, job.id), urgent=True)
-        if job.managed or not job.commands.stop:
-            ended = yield from end_managed(site, job.id, limit) if job.managed else stop_by_pid(site, job)
-            return ended
-        outcome = yield job_command(site, job, job.commands.stop, limit, marker=new_id())
-        show_output(site, outcome)
-        phrase = outcome_phrase(outcome)
-        if phrase:
-            raise OpsError(site.say("stop.command_failed", job=job.id, why=site.words(phrase)), site.advise("status", job.id))
-        return True
+        trouble = site.store.attempt(lambda state: keep_held(state, job.id))
+        if job.managed:
+            ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
+        else:
+            ended = yield from stop_by_command(site, job) if job.commands.stop else stop_by_pid(site, job)
+    if trouble:
+        conclude(site, "stop.not_held" if ended else "stop.nothing", job=job.id)
+        raise trouble
+    return ended
 
 
 @typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
@@ -6118,11 +7404,13 @@ def do_stop(site: Site, args: Any) -> int:
 
 
 def run_by_hand(site: Site, job: Any) -> Flow:
-    with job_lock(site, job, 1.0, "run by another process"):
+    with job_lock(site, job, 1.0):
         outcome = yield run_command(site, job, new_id())
         plans = plans_to_verify(site, job)
-        yield Change(lambda state: settle_run(site, state, job, outcome, plans, by="hand"), urgent=True)
+        trouble = site.store.attempt(lambda state: settle_run(site, state, job, outcome, plans, by="hand"))
     show_output(site, outcome)  # last: a pager that waits must not hold the job
+    if trouble:
+        raise trouble
     warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
@@ -6153,7 +7441,7 @@ def do_run(site: Site, args: Any) -> int:
 
 def unverified(site: Site, gate: Gate) -> Optional[Reason]:
     """Why the last run of a write does not count as verified; None if it does."""
-    return gate_reason(gate, "", "", [], site.clock.now().at) if gate.verify in ("pending", "failed") else None
+    return gate_reason(gate, "", "", [], site.clock.now().at) if gate.verify in UNVERIFIED else None
 
 
 def gate_notes(site: Site, job: Any) -> list:
@@ -6294,7 +7582,8 @@ def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
     def acked(memory: Memory, now: float) -> dict:
-        return {"incidents": {kind: incident._replace(acked_at=now) for kind, incident in memory.incidents.items()}}
+        opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
+        return {"incidents": {**memory.incidents, **opened}}
 
     memory = change_memory(site, args.job, "ack", acked)
     kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
@@ -6328,28 +7617,12 @@ def do_unmute(site: Site, args: Any) -> int:
 # ---- status, explain
 
 
-def is_approved(gate: Gate, now: float) -> bool:
-    return bool(gate.digest) and now < gate.approved_at + gate.approved_for
-
-
-def gate_word(gate: Gate, now: float) -> str:
-    """The word of a write's gate where it says more than its last exit code; '' else."""
-    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
-    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed"}.get(gate.verify))
-    return word or ("approved" if is_approved(gate, now) else "")
-
-
 def state_word(site: Site, row: Row) -> str:
     """The state of a job in one or two words."""
-    memory, look = row.memory, row.look
-    word = gate_word(row.gate, site.clock.now().at) if row.job.kind == WRITE else ""
-    if look is None:
-        word = word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
-    elif memory.held_at and look.state in (STOPPED, IDLE):
-        word = "held"
-    else:
-        word = "waiting" if look.state == RUNNING and look.waiting else look.state
-    return site.say("word." + word)
+    look = row.look
+    seen = "" if look is None else "waiting" if look.state == RUNNING and look.waiting else look.state
+    word = site.say("word." + word_of_state(row.job, row.memory, row.gate, seen, site.clock.now().at))
+    return word + (", " + site.say("word.held") if row.memory.held_at and seen in (RUNNING, "waiting", UNKNOWN) else "")
 
 
 def next_action(site: Site, row: Row) -> tuple:
@@ -6379,7 +7652,7 @@ def gate_json(gate: Gate, now: float) -> dict:
     valid = gate if is_approved(gate, now) else Gate()
     until = valid.approved_at + valid.approved_for
     approval = {"approved": bool(valid.digest), "digest": valid.digest or None, "approvedUntil": until or None}
-    return {**approval, "run": gate.run or None, "verification": gate.verify or None, "overdue": is_overdue(gate, now)}
+    return {**approval, "run": gate.run or None, "verification": "failed" if gate.verify == "other" else gate.verify or None, "overdue": is_overdue(gate, now)}
 
 
 def incident_json(site: Site, kind: str, incident: Incident) -> dict:
@@ -6421,10 +7694,6 @@ def orphans(site: Site, state: State) -> list:
     return [job_id for job_id in state.jobs if is_orphan(site, job_id)]
 
 
-def outbox_error(state: State) -> Any:
-    return next((entry["error"] for entry in state.outbox if entry.get("error")), None)
-
-
 def status_json(site: Site, state: State, rows: list) -> dict:
     return {
         "version": 1,
@@ -6436,7 +7705,7 @@ def status_json(site: Site, state: State, rows: list) -> dict:
         "broken": [{"id": job_id, "problem": problem} for job_id, problem in site.config.broken.items()],
         "orphans": orphans(site, state),
         "queue": [{key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in filter(is_waiting, state.queue)],
-        "outbox": {"waiting": len(state.outbox), "error": outbox_error(state)},
+        "outbox": {"waiting": len(state.outbox), "error": outbox_error(state.outbox)},
     }
 
 
@@ -6445,52 +7714,69 @@ def progress_words(site: Site, look: Optional[Observation]) -> str:
     if look is None or look.problem:
         return site.words(look.problem) if look and look.problem else ""
     is_keyless = look.state == RUNNING and not look.key
-    return bar(look.progress) or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+    share = " ".join(reversed(bar(look.progress).split()))  # the number first: it is what must stay
+    return share or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
+
+
+ID_COLUMNS = 24  # a longer id has a line of its own
+PIPED_COLUMNS = 100  # of a line where there is no terminal
 
 
 def status_cells(site: Site, row: Row) -> list:
-    memory = row.memory
-    troubles = [f"{site.say('topic.' + kind)} {site.say('since', time=site.clock.text(item.since_at))}" for kind, item in open_incidents(memory)]
-    told_at = memory.reported_at or memory.ran_at
+    """The cells of one job, the progress last: it gives way where room is short."""
+    told_at = row.memory.reported_at or row.memory.ran_at
     return [
-        cut_columns(row.job.id, 24),
+        row.job.id if display_width(row.job.id) <= ID_COLUMNS else "",
         state_word(site, row),
-        cut_columns(one_line(progress_words(site, row.look), 60), 30) or "-",
-        site.clock.text(told_at) if told_at else "-",
-        next_text(site, row, site.clock.text),
-        ", ".join(troubles) or "-",
+        site.clock.short_text(told_at) if told_at else "-",
+        next_text(site, row, site.clock.short_text),
+        one_line(progress_words(site, row.look), 60) or "-",
     ]
 
 
-def terminal_width() -> int:
-    """Columns of the terminal; 0 = no terminal, lines stay whole."""
+def columns_shown() -> tuple:
+    """(columns of a line, whether to colour it); both are steady where there is no terminal."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+        is_terminal = sys.stdout.isatty()
+        return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
     except (OSError, ValueError):
-        return 0
+        return PIPED_COLUMNS, False
 
 
-def colored(line: str, row: Row) -> str:
-    """The line of a job in trouble in red or yellow."""
-    ranks = [incident.rank for _, incident in open_incidents(row.memory)]
+def job_lines(site: Site, row: Row, line: str, width: int) -> list:
+    """The line of a job in the table; above it an id that is too long, below it each trouble."""
+    lines = [line] if line[:1].strip() else [row.job.id, line]
+    for kind, since_at, _ in open_troubles(row.memory):
+        incident = row.memory.incidents.get(kind) or Incident(key=kind)
+        words = one_line(say(site.lang, incident.key, **incident.facts))
+        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(since_at), text=words)
+        lines += folded("  " + text, max(width, 40), "    ")
+    return lines
+
+
+def colored(lines: list, row: Row) -> list:
+    """The lines of a job in trouble in red or yellow."""
+    ranks = [rank for _, _, rank in open_troubles(row.memory)]
     color = 31 if max(ranks, default=0) >= ALERT else 33
-    return f"\x1b[{color}m{line}\x1b[0m" if ranks else line
+    return [f"\x1b[{color}m{line}\x1b[0m" for line in lines] if ranks else lines
 
 
 def status_lines(site: Site, state: State, rows: list) -> list:
     """The table, then what else a person should know."""
-    head = [site.say("column." + name) for name in ("job", "state", "progress", "report", "next", "trouble")]
-    width = terminal_width()
-    lines = table([head, *(status_cells(site, row) for row in rows)], width)
-    if width and not os.environ.get("NO_COLOR"):
-        lines[1:] = map(colored, lines[1:], rows)
+    head = [site.say("column." + name) for name in ("job", "state", "report", "next", "progress")]
+    width, has_color = columns_shown()
+    first, *others = table([head, *(status_cells(site, row) for row in rows)], width)
+    lines = [first]
+    for row, line in zip(rows, others):
+        mine = job_lines(site, row, line, width)
+        lines += colored(mine, row) if has_color else mine
     lines += [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
     lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in orphans(site, state)]
     waiting = [one_line(str(entry.get("jobId")), 40) for entry in state.queue if is_waiting(entry)]
     if waiting:
         lines.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
     if state.outbox:
-        lines.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state)))
+        lines.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state.outbox)))
     ticked = state.own_memory().looked_at
     lines.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
     return lines
@@ -6541,7 +7827,7 @@ def rule_lines(site: Site, row: Row) -> list:
         return [*lines, f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, site.clock.now()))}"]
     plan = make_plan(site, job)
     reason = gate_reason(row.gate, plan.digest, plan.problem, changed_items(row.gate, plan), site.clock.now().at)
-    return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job)]
+    return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job), site.say("help.next", command=gate_advice(site, job, reason))]
 
 
 @typed("explain", JOB, TRUST, example="explain nightly-index")
@@ -6556,28 +7842,29 @@ def do_explain(site: Site, args: Any) -> int:
 # ---- history, logs
 
 
-def history_line(site: Site, item: dict) -> str:
-    others = {key: value for key, value in item.items() if key not in ("at", "event", "job") and value not in ("", None)}
-    facts = ", ".join(f"{key}: {one_line(str(value), 100)}" for key, value in others.items())
-    line = f"{site.clock.full_text(item['at'])}  {pad(str(item.get('job') or '-'), 20)}  {item.get('event')}"
-    return line + (f"  ({facts})" if facts else "")
+FACT_ROWS = {"reason": "", "by": "by.", "result": "result.", "again": "again."}  # facts that are words, and where their rows begin
 
 
-def history_records(path: str) -> Iterator[dict]:
-    """The records of both history files, the oldest first; lines that are torn are left out."""
-    for name in (path + ".1", path):
-        try:
-            with open(name, "rb") as file:
-                lines = file.read().splitlines()
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            try:
-                item = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(item, dict) and is_number(item.get("at")):
-                yield item
+def fact_words(site: Site, name: str, value: Any) -> str:
+    """A fact of a history record in the person's language, as short as it is still told."""
+    row = FACT_ROWS.get(name, "?") + number_text(value)
+    if row in MESSAGES:
+        return site.say(row).rstrip("-:： ")  # a record does not keep the facts of a reason
+    if name == "by" and str(value).startswith("after "):
+        return site.say("by.after", job=value[6:])
+    if name in ("seconds", "delay") and is_number(value):
+        return duration_text(value)
+    return "" if value is None else str(value)[:12] if name == "digest" else one_line(str(value), 300)
+
+
+def history_line(site: Site, item: dict, job_columns: int, width: int) -> str:
+    """One record on one line."""
+    row, job_id = f"event.{item.get('event')}".replace(" ", "_"), str(item.get("job") or "")
+    facts = {name: value for name, value in {"reason": item.get("code"), **item}.items() if name not in ("at", "event", "job")}
+    words = say(site.lang, row, **{name: fact_words(site, name, value) for name, value in facts.items()})
+    words = words.replace(f" · {job_label(name_of_job(site, job_id), job_id)} ", " · ", 1) if job_id else words  # it stands before them
+    job = pad(cut_columns(job_id or "-", job_columns), job_columns) + "  " if job_columns else ""
+    return cut_columns(f"{site.clock.full_text(item['at'])[5:]}  {job}{words}", width)
 
 
 @typed(
@@ -6590,10 +7877,13 @@ def history_records(path: str) -> Iterator[dict]:
 )
 def do_history(site: Site, args: Any) -> int:
     """What happened: starts, runs, approvals, incidents, messages."""
+    if args.job and args.job not in site.store.view().jobs:
+        find_job(site, args.job)  # or the nearest name is said
     since = site.clock.now().at - args.since
-    for item in history_records(site.store.history_path):
-        if item["at"] >= since and (not args.job or item.get("job") == args.job):
-            print(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item))
+    items = [item for item in history_records(site.store.history_path) if item["at"] >= since and args.job in (None, item.get("job"))]
+    job_columns = 0 if args.job else min(20, max((display_width(str(item.get("job") or "-")) for item in items), default=0))
+    width, _ = columns_shown()
+    put(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item, job_columns, width) for item in items)
     return DONE
 
 
@@ -6628,74 +7918,582 @@ def do_logs(site: Site, args: Any) -> int:
     return DONE
 
 
-# ---- selftest, demo
+# ---- selftest: is this file whole, and can this machine carry it?
 
 
-def check_decisions() -> Iterator[str]:
-    """A few rows of the judgement's table, as a sign that this file is whole."""
-    job = {"id": "x", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "commands": {"start": ["true"]}, "policy": {"autoResume": True}}
-    now = Instant(1_000_000.0)
-    for state, memory, expected in (
-        (STOPPED, Memory(), "resume.now"),
-        (UNKNOWN, Memory(), "resume.unknown"),
-        (STOPPED, Memory(held_at=999_999.0), "resume.held"),
+def scratch_site(directory: str, config: str) -> Site:
+    """An installation in a directory of its own; what it would tell is kept in `printed`."""
+    dirs = openclaw_places({"OPENCLAW_HOME": directory}, directory, os.path.exists)
+    files = Files(os.path.join(directory, "ops-jobs.json"), os.path.join(directory, "state.json"), directory, dirs)
+    site = make_site(files, read_config(config))
+    site.printed = []
+    return site
+
+
+def check_decisions(directory: str) -> Iterator[str]:
+    """A few rows of the judgement's table."""
+    job = make_job({"id": "x", "kind": LONG_READ, "risk": READ_ONLY, "enabled": True, "commands": {}, "policy": {"autoResume": True}}, {}, 0)
+    noon, night = Instant(1_000_000.0, 9_000.0, "boot"), Instant(1_000_000.0, 9_000.0, "boot", minute=0)
+    stuck = Memory(state=RUNNING, last_look=RUNNING, key="k", boot="boot", looked_awake=5_000.0)
+    told = Memory(incidents={"unknown": Incident(opened_at=1.0, told_at=1.0, told_rank=ALERT, texts=TEXTS_TOLD)})
+    for now, state, memory, topic, expected in (
+        (noon, STOPPED, Memory(), "resume", "resume.now"),
+        (noon, UNKNOWN, Memory(), "resume", "resume.unknown"),
+        (noon, STOPPED, Memory(held_at=1.0), "resume", "resume.held"),
+        (noon, RUNNING, stuck, "stalled", "incident.opened"),
+        (noon, RUNNING, Memory(), "report", "report.first"),
+        (night, RUNNING, Memory(), "report", "report.quiet_hours"),
+        (noon, UNKNOWN, Memory(), "unknown", "incident.opened"),
+        (noon, UNKNOWN, told, "unknown", "incident.reminder"),
+        (noon, RUNNING, told, "unknown", "incident.resolved"),
     ):
-        if decide_long(make_job(job, {}, 0), Observation(now, state), memory, now).why("resume") != expected:
-            yield f"decision rules: {expected}"
+        found = decide_long(job, Observation(now, state, key="k"), memory, now).why(topic)
+        if found != expected:
+            yield f"decision rules: expected {expected}, found {found or 'nothing'}: this file is damaged, copy it again"
 
 
-def check_machine(directory: str) -> Iterator[str]:
+def check_texts(directory: str) -> Iterator[str]:
+    """The redactor and the tolerant JSON reader."""
+    token = "1" * 9 + ":" + "Aa0_-" * 7  # made here: a literal would look like somebody's
+    if token in Redactor().tidy(f"POST /bot{token}/x") or "hunter" in Redactor(["hunter-42"]).tidy("it is hunter-42"):
+        yield "a credential is not masked: messages and logs could show it"
+    if parse_json("{// so\n a: 'b', n: [+.5,],}") != {"a": "b", "n": [0.5]}:
+        yield "JSON with comments is misread: the config could be misunderstood"
+
+
+def check_clocks(directory: str) -> Iterator[str]:
+    first = awake_seconds()
+    if awake_seconds() < first or not boot_identity():
+        yield "no boot identity or no steady clock on this machine: stalls and living processes cannot be told"
+
+
+def check_locks(directory: str) -> Iterator[str]:
     locks = [try_lock(os.path.join(directory, "check.lock")) for _ in range(2)]
     for fd in locks:
         if fd is not None:
             os.close(fd)
     if locks[0] is None or locks[1] is not None:
-        yield f"locks do not exclude each other in {directory}"
+        yield f"locks do not exclude each other in {directory}: two ticks could start one job twice"
+
+
+def check_writes(directory: str) -> Iterator[str]:
     path = os.path.join(directory, "check.json")
     write_durably(path, b"old")
     write_durably(path, b"new")
     if read_file(path) != b"new":
-        yield f"a replaced file in {directory} shows its old content"
-    first = awake_seconds()
-    if awake_seconds() < first or not boot_identity():
-        yield "no boot identity or no steady clock on this machine"
+        yield f"a replaced file in {directory} shows its old content: what was told could be told again"
+
+
+def check_state(directory: str) -> Iterator[str]:
+    """A tiny state of v1: taken over, changed, read again."""
+    path = os.path.join(directory, "state-v1.json")
+    write_durably(path, b'{"jobs": {"x": {"lastProgressKey": "7", "lastReportAt": 1000}}, "mine": 1}')
+    Store(path, Clock()).change(lambda state: state.remember("x", state.memory("x")._replace(pid=4)))
+    state = Store(path, Clock()).view()
+    memory = state.memory("x")
+    if (memory.key, memory.reported_at, memory.pid, state.raw.get("mine")) != ("7", 1000.0, 4, 1) or not os.path.exists(path + ".v1-backup"):
+        yield "a state file does not come back as it was saved: jobs could be forgotten or told twice"
+
+
+LEAVER = "import os, time\nif not os.fork(): os.setsid()\ntime.sleep(60)"  # half of it leaves the process group
 
 
 def check_processes(directory: str) -> Iterator[str]:
-    """A command that hangs ends in time, and so does what it left."""
-    pool = Pool(4, Clock().now)
-    env = {"PATH": "/usr/bin:/bin"}
-    marker = new_id()
+    """Exit codes, output and signals arrive; a command that hangs ends in time, and so does what left its group."""
+    pool, env, marker = Pool(4, Clock().now), {"PATH": "/usr/bin:/bin"}, new_id()
     pool.add(Command(["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], directory, env, 5.0), "exit")
-    pool.add(Command(["/bin/sh", "-c", "sleep 60 & wait"], directory, env, 0.2, marker=marker), "hang")
+    pool.add(Command(["/bin/sh", "-c", "kill -9 $$"], directory, env, 5.0), "signal")
+    pool.add(Command([sys.executable or "python3", "-I", "-S", "-c", LEAVER], directory, env, 0.5, marker=marker), "hang")
     found: dict = {}
     while pool.busy:
         found.update(pool.wait(6.0))
     ended = found["exit"]
     if (ended.code, ended.out, ended.err) != (3, b"out\n", b"err\n"):
-        yield f"a command's exit code or output was lost: {ended.code}"
+        yield f"a command's exit code or output was lost: {ended.code}: failures would go unseen"
+    if found["signal"].code != -signal.SIGKILL:
+        yield f"a killed command does not show as killed: {found['signal'].code}"
+    until = time.monotonic() + 1.0
+    while marked_processes(marker) and time.monotonic() < until:
+        time.sleep(0.01)
     if not found["hang"].timed_out or marked_processes(marker):
-        yield "a command that hangs was not ended with all it started"
+        yield "a command that hangs was not ended with all it started: it would pile up, tick after tick"
+
+
+GATE_CONFIG = """{"version": 1, "jobs": [
+  {"id": "write", "kind": "one_shot_write", "risk": "write_local", "after": [{"jobId": "look"}],
+   "commands": {"run": ["/bin/sh", "-c", "echo > written"]}},
+  {"id": "look", "kind": "one_shot_read", "risk": "read_only", "commands": {"run": ["/bin/sh", "-c", ":"]}}
+]}"""
+
+
+def check_gate(directory: str) -> Iterator[str]:
+    """A write that somebody queued: a tick refuses it, and says so."""
+    site = scratch_site(directory, GATE_CONFIG)
+    site.store.change(lambda state: enqueue(state, "write", 0.0, "selftest"))
+    driver = Driver(site)
+    plan_tick(site, driver)
+    driver.run()
+    told = [entry["text"] for entry in site.printed or []]
+    if os.path.exists(os.path.join(directory, "written")) or "BLOCKED" not in "".join(told):
+        yield "a tick ran a write, or did not refuse it: this file is damaged, do not use it"
+
+
+SELFTESTS = (check_decisions, check_texts, check_clocks, check_locks, check_writes, check_state, check_processes, check_gate)
 
 
 @typed("selftest", wants_site=False)
 def do_selftest(files: Files, args: Any) -> int:
-    """Check this installation offline: locks, durable writes, process groups, clocks, decision rules."""
+    """Check this installation offline: locks, durable writes, process groups, clocks, decision rules, state file."""
     import tempfile
 
+    problems: list = []
     parent = os.path.dirname(files.state_file)
     with tempfile.TemporaryDirectory(dir=parent if os.access(parent, os.W_OK) else None, prefix=".ops-selftest-") as directory:
-        problems = list(check_decisions())
-        for check in (check_machine, check_processes):
+        for check in SELFTESTS:
             try:
                 problems += check(directory)
-            except OSError as error:  # a full, read-only or broken disk is what it looks for
-                problems.append(f"cannot work in {parent}: {os_words(error)}")
+            except (OSError, OpsError) as error:
+                problems.append(f"{check.__name__} met an error: {error}")
     warn(*(f"error: {problem}" for problem in problems))
     if problems:
         return JOB_FAILED
     print("selftest: OK")
     return DONE
+
+
+# ---- doctor: all that stands between a job and a person.  Facts first, then what mends them.
+
+MACHINE = ""  # what stands before /etc, /Library and /proc; tests build a machine of their own
+OLDEST_PYTHON = (3, 9)
+RELEASE_YEAR = 2026  # no clock that is right shows an earlier one
+NETWORK_FILESYSTEM = r"nfs4?|cifs|smb.*|9p|afs|ceph|davfs|fuse\.(sshfs|rclone|davfs2|glusterfs|s3fs)"
+
+
+class Health(NamedTuple):
+    """One line of `doctor`: how it is, and what mends it."""
+
+    level: str  # ok, warn or fail
+    facts: str
+    mend: str = ""  # a command, or the step to take
+
+
+def state_of_entry(entry: Entry, home: str) -> str:
+    """The state file that a scheduler's entry works on."""
+    words = [part for word in entry.call.options for part in word.split("=", 1)]
+    given = next((path for flag, path in zip(words, words[1:]) if flag == "--state-file"), "")
+    return os.path.realpath(files_for({"HOME": home, **entry.env}, "", given).state_file)
+
+
+class Patient:
+    """What the checks look at, collected once, whatever is broken."""
+
+    def __init__(self, files: Files, args: Any):
+        self.files, self.args = files, args
+        self.trust = check_trust(files.config_file, files.home)
+        self.trouble: Any = None  # why the config cannot be used, an OpsError
+        self.state, self.has_state = State({"version": STATE_VERSION}, time.time()), False  # examine_state says why
+        try:
+            store = Store(files.state_file, Clock())
+            self.state, self.has_state = store.view(), not store.is_unreadable()
+        except OpsError:
+            pass
+        try:
+            config = load_config(files, argparse.Namespace(**{**vars(args), "trust_permissions": True}))[0]
+        except UsageError as error:
+            self.trouble, config = error, last_config(self.state.raw["receiver"])
+        self.site = called_site(files, config, args)
+        self.delivery = config.delivery
+        self.openclaw = load_openclaw_of(self.site)
+        self.token = find_token(self.openclaw, self.delivery.account, read_secret_file)
+        self.site.redact.learn([self.token.value] if self.token.value else [])
+        try:
+            self.receiver = find_receiver(self.site)
+        except OpsError as error:
+            self.receiver = Receiver(problem=str(error), advice=error.advice)
+        self.needs_openclaw = self.delivery.via in ("auto", "api", "openclaw")
+        listed = self.ask(["crontab", "-l"], self.site.child_env)
+        found = find_schedulers(MACHINE, files.home, listed.out.decode("utf-8", "replace") if listed.is_good else "")
+        mine = [entry for entry in found if entry.user in ("", user_name(os.geteuid()))]
+        self.entries = [entry for entry in mine if state_of_entry(entry, files.home) == os.path.realpath(files.state_file)]
+        self.strangers = [entry for entry in mine if entry not in self.entries]
+
+    def ask(self, argv: list, env: dict, seconds: float = 10.0) -> Outcome:
+        """What came of a small program."""
+
+        def flow() -> Flow:
+            return (yield Command(argv, "/", env, seconds, marker=new_id(), head=1 << 20))
+
+        return Driver(self.site).finish(flow())
+
+    def words(self, outcome: Outcome) -> str:
+        """Its last line, after why it is not good."""
+        said = last_lines(self.site.redact.read(outcome.out + b"\n" + outcome.err), 1, 200)
+        phrase = outcome_phrase(outcome)
+        return ": ".join(filter(None, [phrase and phrase_text("en", phrase), said]))
+
+
+def examine_python(patient: Patient) -> Iterator[Health]:
+    """Of this process, which is new enough, or it would not be here; entry_problems asks for the scheduler's."""
+    yield Health("ok", f"{sys.version.split()[0]} at {sys.executable}, ops-monitor.py {VERSION} at {os.path.abspath(__file__)}")
+
+
+def examine_clock(patient: Patient) -> Iterator[Health]:
+    clock, mend = patient.site.clock, "set the clock, then: date"
+    now, saved_at = clock.now().at, epoch_seconds(patient.state.raw.get("savedAt"))
+    text = time.strftime("%Y-%m-%d %H:%M:%S %z", clock.local(now))
+    if clock.local(now).tm_year < RELEASE_YEAR:
+        yield Health("fail", f"it shows {text}, a time before this program was released", mend)
+    elif saved_at > now + 5.0:
+        yield Health("warn", f"it shows {text} and was set back: the state was saved {duration_text(saved_at - now)} later", mend)
+    else:
+        yield Health("ok", text)
+    if clock.problem:
+        yield Health("warn", clock.problem, f"mend monitor.timezone in {patient.files.config_file}, or install the system's tzdata")
+
+
+def examine_config(patient: Patient) -> Iterator[Health]:
+    site, path, config = patient.site, patient.files.config_file, patient.site.config
+    if patient.trouble:
+        yield Health("fail", str(patient.trouble), patient.trouble.advice)
+        return
+    warnings = [problem for problem in config.problems if not problem.is_error]
+    missing = list(missing_things(site))
+    for level, what, problems in (("fail", "errors", config.errors), ("warn", "warnings", warnings), ("warn", "missing", missing)):
+        for line in problem_lines(config._replace(problems=tuple(problems)), path)[:1]:
+            yield Health(level, f"{what}: {len(problems)}, the first: {line}", site.advise("validate-config"))
+    jobs = config.jobs.values()
+    watched = [job for job in jobs if job.kind == LONG_READ or job.policy.every_seconds]
+    if not jobs:
+        yield Health("warn", "it has no job", f"add one to {path}; ops-jobs.example.json shows some")
+    elif watched and not any(job.enabled for job in watched):
+        yield Health("warn", "no job is enabled: a tick watches nothing", f'set "enabled": true of a job in {path}')
+    else:
+        yield Health("ok", f"{path}, jobs: {len(jobs)}, enabled: {sum(job.enabled for job in jobs)}")
+
+
+def examine_permissions(patient: Patient) -> Iterator[Health]:
+    home, secret, found = patient.files.home, patient.openclaw.path, []
+    writes = ", ".join([job.id for job in patient.site.config.jobs.values() if job.kind == WRITE][:5])
+    blocked_too = f"; these writes stay BLOCKED: {writes}" if writes else ""
+    state, openclaw = (check_trust(path, home) if path else Trust() for path in (patient.files.state_file, secret))
+    for level, what, trust, more in (
+        ("fail", "config", patient.trust, blocked_too), ("fail", "state", state, blocked_too), ("warn", "OpenClaw's config", openclaw, ""),
+    ):  # fmt: skip
+        words, _, mend = trust.warning.rpartition("; ")
+        if trust.refusal or words:
+            found.append(Health(level if trust.refusal else "warn", f"{what}: {trust.refusal or words}{more}", trust.mend or mend))
+    if os.path.exists(secret) and os.stat(secret).st_mode & 0o077:
+        found.append(Health("warn", f"{secret} holds the token, and others may open it", f"chmod 600 {shell_word(secret)}"))
+    yield from found or [Health("ok", "nobody else can write the config, the state or what leads to them")]
+
+
+def examine_place(patient: Patient) -> Iterator[Health]:
+    """The directory of the state: may we write there, do locks and durable writes work, is it on this machine?"""
+    import tempfile
+
+    refuse_foreign_root(patient.files.state_file)
+    place, me = existing_place(patient.files.state_file), user_name(os.geteuid())
+    if not os.path.isdir(place):
+        yield Health("fail", f"{place} is not a directory", f"mv {shell_word(place)} {shell_word(place)}.aside")
+        return
+    if not os.access(place, os.W_OK | os.X_OK):
+        owned = f"chmod u+rwx {shell_word(place)}" if os.stat(place).st_uid == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
+        yield Health("fail", f"{place} cannot be written by {me}", "mount it writable" if os.statvfs(place).f_flag & os.ST_RDONLY else owned)
+        return
+    elsewhere = "name a state file on a local disk: --state-file PATH"
+    with tempfile.TemporaryDirectory(dir=place, prefix=".ops-doctor-") as directory:
+        found = [Health("fail", words.replace(directory, place), elsewhere) for words in (*check_locks(directory), *check_writes(directory))]
+    point, kind = mount_of(os.path.realpath(place), text_in(f"{MACHINE}/proc/mounts"))
+    if re.fullmatch(NETWORK_FILESYSTEM, kind):
+        found.append(Health("warn", f"{place} is on a network filesystem ({kind} at {point}): its locks may not hold", elsewhere))
+    yield from found or [Health("ok", f"{place} {kind}".strip())]
+
+
+def examine_disk(patient: Patient) -> Iterator[Health]:
+    place = existing_place(patient.files.state_file)
+    found = os.statvfs(place)
+    free, share = found.f_bavail * found.f_frsize / 1e6, found.f_bavail / max(1, found.f_blocks)
+    inodes = found.f_favail / found.f_files if found.f_files else 1.0  # some filesystems do not count them
+    level = "fail" if free < 20 or not inodes else "warn" if free < 200 or min(share, inodes) < 0.05 else "ok"
+    facts = f"free beside the state: {free:.0f} MB, {share:.0%} of the space, {inodes:.0%} of the inodes"
+    yield Health(level, facts, f"df -h {shell_word(place)}; df -i {shell_word(place)}; then remove what is not needed")
+
+
+def stays_held(path: str, seconds: float = 1.0) -> bool:
+    """Whether a lock is held all that time; transactions take milliseconds."""
+    until = time.monotonic() + seconds
+    while is_held(path) and time.monotonic() < until:
+        time.sleep(0.02)
+    return is_held(path)
+
+
+def examine_state(patient: Patient) -> Iterator[Health]:
+    site, path = patient.site, patient.files.state_file
+    lock, (place, name) = site.store.lock_path("state"), os.path.split(path)
+    if stays_held(lock):
+        yield Health("fail", f"another process holds {lock}: nothing can be saved", f"lsof {shell_word(lock)}")
+    aside = [f"{place}/{other}" for other in names_in(place) if other.startswith(f"{name}.corrupt-")]
+    if aside:
+        yield Health("warn", f"states that could not be read: {len(aside)}, the last: {aside[-1]}", f"look into it, then: rm {shell_word(aside[-1])}")
+    if site.store.is_unreadable():
+        yield Health("fail", f"{path} is not a state: the next tick moves it aside and begins anew", site.advise("tick"))
+        return
+    serves = other_config(site, site.store.view())
+    if serves:
+        yield Health("warn", f"{site.store.path} serves {serves}, not {site.config_file}", site.advise("status"))
+    yield Health("ok", path if os.path.exists(path) else f"{path} is not there yet, the first tick makes it")
+
+
+def examine_openclaw(patient: Patient) -> Iterator[Health]:
+    """OpenClaw's config: broken, it stops OpenClaw; us only if it takes away the token or the target."""
+    if not patient.needs_openclaw:
+        yield Health("ok", f"not needed: delivery.via is {patient.delivery.via}")
+    elif not patient.openclaw.problems:
+        yield Health("ok", patient.openclaw.path)
+    else:
+        for problem in patient.openclaw.problems[:5]:
+            name, ours = problem.split(":")[0], patient.files.config_file
+            mend = f"mend {name}" if os.path.exists(name) else f"name it with OPENCLAW_CONFIG_PATH, or set delivery.via in {ours}"
+            yield Health("fail" if patient.receiver.problem else "warn", problem, mend)
+
+
+def examine_token(patient: Patient) -> Iterator[Health]:
+    token, has_program = patient.token, "openclaw" in patient.receiver.ways
+    if not patient.needs_openclaw:
+        return
+    if token.value:
+        bot = re.match(r"\d{5,12}:", token.value)  # its public number
+        yield Health("ok", f"{bot[0] if bot else ''}{MASK} from {token.source}")
+        env = {"HOME": patient.files.home, **(patient.entries[0].env if patient.entries else {})}
+        if find_token(load_openclaw_of(patient.site, env), patient.delivery.account, read_secret_file).value != token.value:
+            mend = f"put the variable into {patient.site.dirs.state_dir}/.env, mode 0600"
+            yield Health("warn", "it comes from the environment of this shell, which a scheduler does not have", mend)
+    else:
+        why = f"{token.problem} ({token.source})" if token.source else "none in OpenClaw's config, nor in TELEGRAM_BOT_TOKEN"
+        mend = f"set channels.telegram.botToken in {patient.openclaw.path or 'openclaw.json'} to the bot's token"
+        yield Health("warn" if has_program else "fail", why + ("; openclaw will send" if has_program else ""), mend)
+
+
+def examine_target(patient: Patient) -> Iterator[Health]:
+    site, delivery = patient.site, patient.delivery
+    given, found = str(site.target or delivery.target or ""), None
+    if not patient.needs_openclaw:
+        return
+    if delivery.channel == "telegram":
+        found = parse_target(given) if given else find_target(patient.openclaw, delivery.account)
+    if given and (found or delivery.channel != "telegram"):
+        yield Health("ok", f"{given} from {'--target' if site.target else 'delivery.target'}")
+    elif found:
+        yield Health("ok", f"{found[0]} from {found[2]} in OpenClaw's config")
+    else:
+        words = f"'{given}' is no chat of Telegram" if given else "none is named: nobody would be told"
+        yield Health("fail", words, f"set delivery.target in {patient.files.config_file} to your chat id, a number")
+
+
+def examine_way(patient: Patient) -> Iterator[Health]:
+    receiver, delivery = patient.receiver, patient.delivery
+    if receiver.problem:
+        yield Health("fail", receiver.problem, receiver.advice)
+        return
+    why = f"delivery.via is {delivery.via}"
+    if delivery.via == "auto":
+        why += (", a token can be read" if "api" in receiver.ways else ", no token can be read" if not patient.token.value
+                else ", the channel is not telegram" if delivery.channel != "telegram" else ", the proxy is none for us")  # fmt: skip
+    yield Health("ok", f"{', else '.join(receiver.ways)}: {why}")
+
+
+def examine_program(patient: Patient) -> Iterator[Health]:
+    """`openclaw` as sending calls it: a Node script, which under cron finds the wrong Node or none."""
+    binary = openclaw_binary(patient.site) if patient.delivery.via in ("auto", "openclaw") else ""
+    outcome = patient.ask([binary, "--version"], openclaw_environment(patient.site, binary), 30.0) if binary else None
+    if outcome and outcome.is_good:
+        yield Health("ok", f"{binary}: {patient.words(outcome)}")
+    elif outcome:
+        mend = f'put the Node that it wants beside it: ln -s "$(command -v node)" {shell_word(os.path.dirname(binary))}/node'
+        yield Health("warn" if "api" in patient.receiver.ways else "fail", f"{binary} does not work: {patient.words(outcome)}", mend)
+
+
+def examine_online(patient: Patient) -> Iterator[Health]:
+    """Does the Bot API know the token and the chat?  Nothing is sent, no message is read."""
+    receiver, is_asked = patient.receiver, patient.args.online or patient.args.send_test
+    if is_asked and "api" not in receiver.ways:
+        yield Health("ok", "not asked: messages do not go by the Bot API")
+    questions: list = [("getMe", {}, f"ask @BotFather for the token, then set channels.telegram.botToken in {patient.openclaw.path}")]
+    if receiver.chat:
+        no_chat = f"write to the bot there, or set delivery.target in {patient.files.config_file}"
+        questions.append(("getChat", {"chat_id": chat_id(receiver)}, no_chat))
+    for method, body, mend in questions if is_asked and "api" in receiver.ways else ():
+        sent, raw = ask_api(patient.site, receiver, method, body)
+        if sent.result != "sent":
+            is_refused = sent.result == "refused" or bool(sent.moved_to)
+            words = f"{method} is {'refused' if is_refused else 'not answered'}: {sent.detail}"
+            yield Health("fail", words, mend if is_refused else f"curl -sS {shell_word(receiver.root)}")
+            return
+        known = object_at(json.loads(raw), "result")
+        yield Health("ok", f"{method}: {known.get('username') or known.get('title') or known.get('first_name') or 'known'}")
+
+
+def examine_test(patient: Patient) -> Iterator[Health]:
+    """One silent message by the way that a tick would take; never through the outbox."""
+    site, receiver, trust = patient.site, patient.receiver, patient.trust
+    if not patient.args.send_test:
+        return
+    if trust.refusal or receiver.problem:
+        why = f"others could have written the config: {trust.refusal}" if trust.refusal else receiver.problem
+        yield Health("fail", f"not sent: {why}", trust.mend or receiver.advice)
+        return
+    text = f"{header_text(site.clock.time_text(site.clock.now().at), site.host)}\n\n{site.say('doctor.test')}"
+    for way in receiver.ways:
+        sent = Driver(site).finish(SENDERS[way](site, receiver, Message(text, False, ())))
+        words = f"by {way} to {receiver.chat or 'your command'}: {sent.result.replace('_', ' ')}"
+        if sent.result == "sent":
+            yield Health("ok", words)
+            return
+        more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
+        goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor", "", "--online"))
+        if not goes_on:
+            return
+
+
+def entry_problems(patient: Patient, entry: Entry) -> Iterator[tuple]:
+    """(what, mend) of all that is wrong with a scheduler's entry, its script and its Python included."""
+    yield from entry.problems
+    script, python, me = entry.call.script, entry.call.python or "python3", user_name(os.geteuid())
+    if os.path.isabs(script) and not os.path.exists(script):
+        yield f"there is no {script}", patient.site.advise("schedule install")
+    path = entry.env.get("PATH", "/usr/bin:/bin" if entry.kind == "cron" else "/usr/local/bin:/usr/bin:/bin")
+    words = patient.words(patient.ask([python, "--version"], {"HOME": patient.files.home, "PATH": path}))
+    version = re.fullmatch(r"Python (\d+)\.(\d+).*", words)
+    if not version or (int(version[1]), int(version[2])) < OLDEST_PYTHON:
+        yield f"it calls {python}: {words}; Python 3.9 or newer is needed", f"name another there, such as {sys.executable}"
+    if entry.kind == "systemd" and not entry.user:
+        answer = patient.words(patient.ask(["loginctl", "show-user", me, "--property=Linger"], patient.site.child_env))
+        if "Linger=no" in answer or "not logged in or lingering" in answer:
+            yield f"lingering is off: its timer stops when {me} logs out", f"loginctl enable-linger {me}"
+
+
+def examine_scheduler(patient: Patient) -> Iterator[Health]:
+    site, entries = patient.site, patient.entries
+    for entry in entries:
+        problems = list(entry_problems(patient, entry))
+        yield from (Health("fail", f"{entry.place}: {words}", mend) for words, mend in problems)
+        if not problems:
+            yield Health("ok", entry.place + (f", every {duration_text(entry.period)}" if entry.period else ""))
+    alive = [entry for entry in entries if entry.is_on]
+    if len(alive) > 1:
+        yield Health("warn", f"tick is called more than once: {', '.join(entry.place for entry in alive)}", f"keep one of them: {alive[-1].remove}")
+    for entry in [] if entries else patient.strangers:
+        facts = f"{entry.place} calls tick for {state_of_entry(entry, patient.files.home)}, not for {site.store.path}"
+        yield Health("warn", facts, f"add --state-file {shell_word(site.store.path)} there, or: {site.advise('schedule install')}")
+    if not entries and not patient.state.ticks:
+        yield Health("warn", "nothing calls tick: no entry of cron, systemd or launchd was found", site.advise("schedule install"))
+
+
+SCHEDULERS = {"cron": "journalctl -u cron -u crond", "systemd": "systemctl --user list-timers; systemctl list-timers", "launchd": "launchctl list"}
+
+
+def examine_ticks(patient: Patient) -> Iterator[Health]:
+    """Does the scheduler tick as often as it says?"""
+    ticks, alive = patient.state.ticks, [entry for entry in patient.entries if entry.is_on]
+    period = min((entry.period for entry in alive if entry.period), default=0.0)
+    gaps = sorted(after - before for before, after in zip(ticks, ticks[1:]))
+    usual, age = gaps[len(gaps) // 2] if gaps else 0.0, patient.site.clock.now().at - max(ticks, default=0.0)
+    facts = f"the last one {duration_text(int(age))} ago" + (f", usually one in {duration_text(usual)}" if gaps else "")
+    if not ticks and alive and patient.has_state:
+        look = f"if it is new, wait {duration_text(period or MINUTE)}; else: {SCHEDULERS[alive[0].kind]}"
+        yield Health("fail", f"{alive[0].place} has not called tick for this state yet", look)
+    elif ticks and age > 3 * (period or usual or MINUTE) + MINUTE:
+        yield Health("fail", f"{facts}: nothing calls tick any more", SCHEDULERS[alive[0].kind] if alive else patient.site.advise("schedule install"))
+    elif len(gaps) >= 4 and usual < period / 2:
+        words = f"{facts}, {duration_text(period)} was agreed: something else calls tick as well"
+        yield Health("warn", words, "crontab -l; systemctl --user list-timers; systemctl list-timers")
+    elif ticks:
+        yield Health("ok", facts + ("" if alive else "; who calls it was not found"))
+
+
+def examine_outbox(patient: Patient) -> Iterator[Health]:
+    site, waiting, error = patient.site, patient.state.outbox, outbox_error(patient.state.outbox)
+    lock = site.store.lock_path("delivery")
+    if not patient.has_state:
+        return
+    if stays_held(lock):
+        yield Health("warn", f"another process is sending and holds {lock}", f"wait a minute; if it stays: lsof {shell_word(lock)}")
+    if not waiting:
+        yield Health("ok", "nothing waits to be told")
+        return
+    facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
+    if error:
+        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor", "", "--online"))
+    else:
+        yield Health("warn", facts, site.advise("tick"))
+
+
+def examine_intentions(patient: Patient) -> Iterator[Health]:
+    """Starts and runs without a result, beyond their limits; ticks end them, if ticks come."""
+    site, state, jobs = patient.site, patient.state, patient.site.config.jobs
+    memories, gates = {job_id: state.memory(job_id) for job_id in state.jobs}, {job_id: state.gate(job_id) for job_id in state.raw["gates"]}
+    begun = [(job_id, memory.action, memory.action_at, memory.action_for) for job_id, memory in memories.items() if memory.action]
+    begun += [(job_id, "write", gate.run_began_at, run_timeout(jobs[job_id]) if job_id in jobs else HOUR)
+              for job_id, gate in gates.items() if gate.run == "begun"]  # fmt: skip
+    for job_id, action, at, limit in begun:
+        if site.clock.now().at >= at + limit:
+            mend = site.advise("explain", job_id) if job_id in jobs else site.advise("status")
+            yield Health("warn", f"{job_id}: its {action} of {site.clock.full_text(at)} has no result; it had {duration_text(limit)}", mend)
+
+
+CHECKS = {
+    "python": examine_python, "clock": examine_clock, "config": examine_config, "permissions": examine_permissions,
+    "disk": examine_disk, "directory": examine_place, "state": examine_state, "openclaw.json": examine_openclaw, "token": examine_token,
+    "target": examine_target, "way": examine_way, "openclaw": examine_program, "online": examine_online, "test message": examine_test,
+    "scheduler": examine_scheduler, "ticks": examine_ticks, "outbox": examine_outbox, "unfinished": examine_intentions,
+}  # fmt: skip
+
+
+def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> Iterator[Health]:
+    """What a check finds; what it stumbles over is a finding too."""
+    try:
+        yield from check(patient)
+    except OpsError as error:
+        yield Health("fail", str(error), error.advice)
+    except OSError as error:
+        path = str(error.filename or patient.files.state_file)
+        there = path if os.path.lexists(path) else existing_place(path)
+        yield Health("fail", f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(there)}")
+
+
+def next_step(found: list, site: Site) -> str:
+    """What mends the first failure; without one a scheduler, where there is none; else what mends the first warning."""
+    mends = [health.mend for level in ("fail", "warn") for health in found if health.level == level]
+    schedule = site.advise("schedule install")
+    is_well = all(health.level != "fail" for health in found)
+    return schedule if is_well and schedule in mends else next(iter(mends), site.advise("status"))
+
+
+@typed(
+    "doctor",
+    flag("--send-test", "send one silent test message, and say what came back"),
+    flag("--online", "ask the Bot API whether it knows the token and the chat"),
+    TARGET,
+    example="doctor --online",
+    wants_site=False,
+)
+def do_doctor(files: Files, args: Any) -> int:
+    """Check all that stands between your jobs and you, and say what mends it.  Changes nothing."""
+    patient, found = Patient(files, args), []
+    tidy = patient.site.redact.tidy
+    for subject, check in CHECKS.items():
+        for health in examined(patient, check):
+            found.append(health)
+            mend = f"\n      {tidy(health.mend)}" if health.mend and health.level != "ok" else ""
+            print(f"{health.level:4}  {subject}: {tidy(one_line(health.facts, 600))}{mend}", flush=True)
+    levels = [health.level for health in found]
+    print("\ndoctor: " + ", ".join(f"{level} {levels.count(level)}" for level in ("ok", "warn", "fail")))
+    print(f"next: {tidy(next_step(found, patient.site))}")
+    return JOB_FAILED if "fail" in levels else DONE
+
+
+# ---- demo
 
 
 DEMO_JOB = """
@@ -6737,12 +8535,8 @@ DEMO_CONFIG = """{
 
 
 def demo_site(directory: str) -> Site:
-    text = DEMO_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"DEMO_JOB"', json.dumps(DEMO_JOB))
-    dirs = openclaw_places({"OPENCLAW_HOME": directory}, directory, os.path.exists)
-    files = Files(os.path.join(directory, "ops-jobs.json"), os.path.join(directory, "state.json"), directory, dirs)
-    site = make_site(files, read_config(text))
-    site.printed = []
-    return site
+    python = json.dumps(sys.executable or "python3")
+    return scratch_site(directory, DEMO_CONFIG.replace('"PYTHON"', python).replace('"DEMO_JOB"', json.dumps(DEMO_JOB)))
 
 
 def scene(text: str) -> None:
@@ -6820,7 +8614,7 @@ def do_demo(files: Files, args: Any) -> int:
             play_write(site, site.config.jobs["prune"])
         finally:
             Driver(site).finish(end_managed(site, "reader", 1.0))
-    print("That was all real, except the phone. Next: ops-monitor.py validate-config --config-file ops-jobs.example.json")
+    print("That was all real, except the phone. Next: ops-monitor.py init")
     return DONE
 
 
@@ -6832,7 +8626,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are ours: one line, the nearest name, exit 2."""
 
     def error(self, message: str) -> Any:
-        raise UsageError(message, f"ops-monitor.py {self.prog.rpartition(' ')[2]} -h")
+        raise UsageError(message, f"{script_command()} {self.prog.rpartition(' ')[2]} -h")
 
 
 def parser_of(name: str) -> Parser:
@@ -6853,20 +8647,20 @@ def parser_of(name: str) -> Parser:
 def overview() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name.ljust(width)}{row.function.__doc__.splitlines()[0]}" for name, row in COMMANDS.items()]
-    return "usage: ops-monitor.py COMMAND [-h] ...\n\ncommands:\n" + "\n".join(lines) + "\n\nfirst: ops-monitor.py demo"
+    return "usage: ops-monitor.py COMMAND [-h] ...\n\ncommands:\n" + "\n".join(lines) + "\n\nfirst: ops-monitor.py demo; then: ops-monitor.py init"
 
 
 def parse_command_line(argv: list) -> tuple:
     """(name, arguments).  Raises UsageError that names the nearest command or option."""
     name = argv[0]
     if name not in COMMANDS:
-        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), "ops-monitor.py -h")
+        raise UsageError(f"no command '{name}'" + did_you_mean(name, COMMANDS), f"{script_command()} -h")
     parser = parser_of(name)
     args, unknown_words = parser.parse_known_args(argv[1:])
     if unknown_words:
         word = unknown_words[0]
         flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
-        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"ops-monitor.py {name} -h")
+        raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{script_command()} {name} -h")
     return name, args
 
 
@@ -6876,6 +8670,9 @@ def on_signal(number: int, frame: Any) -> None:
 
 def dispatch(argv: list) -> int:
     """Run one command to its exit code."""
+    if tuple(sys.version_info[:2]) < OLDEST_PYTHON:
+        words = f"this is Python {sys.version.split()[0]} at {sys.executable}; 3.9 or newer is needed"
+        raise UsageError(words, "call it with another: ls /usr/bin/python3*")
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return DONE if argv else USAGE
@@ -6970,7 +8767,7 @@ def prepare_process() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    for fd in map(int, os.listdir("/dev/fd")):
+    for fd in map(int, os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ()):
         if fd > 2:
             try:
                 os.set_inheritable(fd, False)  # a caller's lock must not live on in a job
@@ -6981,7 +8778,7 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING_SIGNALS:
         signal.signal(number, on_signal)
 
 

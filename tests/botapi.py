@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.bot
 
     def do_POST(self):
-        found = re.fullmatch(r"(?:http://[^/]+)?/bot([^/]+)/sendMessage", self.path)
+        found = re.fullmatch(r"(?:http://[^/]+)?/bot([^/]+)/(?:%s)" % "|".join(self.bot.methods), self.path)
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.close_connection = True
         try:
@@ -175,9 +175,11 @@ class Handler(BaseHTTPRequestHandler):
 
 def complaints(path, request):
     """What the Bot API would not like about a sendMessage."""
+    if path and not request.path.endswith("/sendMessage"):
+        return []  # another of `methods`
     text = request.text
     rules = (
-        (path, "not /bot<token>/sendMessage"),
+        (path, "not /bot<token>/ and one of the methods"),
         (isinstance(text, str) and text.strip(), "a blank text"),
         (len(str(text).encode("utf-16-le")) // 2 <= 4000, "a text of more than 4,000 UTF-16 units"),
         ("parse_mode" not in request.body, "a parse mode"),
@@ -203,6 +205,7 @@ class BotApi:
     def __init__(self, test, *plan):
         self.plan = list(plan)
         self.always = ok
+        self.methods = ("sendMessage",)  # what may be called at all
         self.requests: list = []  # all that arrived
         self.shown: list = []  # what a person has seen
         self.connections = 0

@@ -18,6 +18,7 @@ import unittest
 
 from tests import ROOT, SCRIPT, ops
 from tests.test_engine import Installation, check, long_job, sh, write
+from tests.test_gate import Terminal
 
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534
@@ -397,6 +398,10 @@ class TestTheStateFile(Commands):
         result = home.tick()
         self.assertEqual(result.code, 2, "also when the directory would have to be made")
         self.assertFalse(os.path.exists(home.path("net", "state")))
+        os.chown(home.config_path, NOBODY, NOBODY)
+        for argv in (*self.CALLS, ["status"]):
+            with self.subTest("the config is theirs too", argv=argv):
+                self.is_one_error(home.call(*argv), 2, "you are root", "help: sudo -u ")
 
 
 class TestRunning(Commands):
@@ -492,7 +497,7 @@ class TestRunning(Commands):
                 result = home.call("stop", "a")
                 self.assertEqual(result.code, 1)
                 self.assertNotIn("kill", result.steps)
-                self.assertIn("not running", result.out + result.err)
+                self.assertIn("names no living pid", result.out + result.err)
 
     def test_a_pid_that_ignores_it_is_1(self):
         home = Installation(self, long_job("a"))
@@ -582,6 +587,106 @@ class TestLooking(Commands):
         self.assertNotRegex("".join(english.told).replace("快报", "") + english.call("status").out, "[\u4e00-\u9fff]")
 
 
+class TestEightyColumns(Commands):
+    """What people read fits an old terminal, in both languages, and nothing that matters is cut off there."""
+
+    LONG_ID = "nightly-index-of-the-photo-archive-of-europe"
+    WOE = "/data is 97% full, less than the nightly backup of the photo archive needs to end in time"
+
+    def home(self, language):
+        home = Installation(
+            self,
+            {**long_job(self.LONG_ID), "name": "夜间照片索引"},
+            long_job("整理档案", stallSeconds=60),
+            long_job("crawl", "exit 9", autoResume=True),
+            check("disk-space", f"echo 'ALERT: {self.WOE}'; exit 3", everySeconds=86400),
+            check("verify", ":"),
+            write("prune", ":", "verify"),
+            {**check("old", ":"), "enabled": False},
+            monitor={"language": language},
+        )
+        home.says(self.LONG_ID, running=True, progress={"done": 44, "total": 90}, message="x" * 300)
+        home.says("整理档案", running=True, progress={"阶段": "归档照片" * 20}, progressKey="四十")
+        home.says("crawl", stopReason="killed by SIGKILL " * 9)
+        home.tick()
+        home.tick(later=120)
+        digest = home.call("approve", "prune", "--show").out.rpartition("digest: ")[2].strip()
+        home.call("approve", "prune", "--digest", digest)
+        for argv in (["run", "prune"], ["run", "prune"], ["approve", "prune", "--digest", "0" * 64], ["revoke", "prune"], ["mute", "old"], ["ack", "crawl"],
+                     ["enqueue", "verify", "--delay", "2h"], ["stop", "crawl"], ["run", "disk-space"]):  # fmt: skip
+            home.call(*argv)
+        return home
+
+    def shown(self, home, *argv, columns=80):
+        def bend():
+            ops.columns_shown = lambda: (columns, False)
+
+        result = home.call(*argv, bend=bend, later=180)
+        self.assertEqual((result.code, result.err), (0, ""))
+        return result.out
+
+    def test_every_line_of_status_fits_and_every_trouble_is_whole(self):
+        for language, words in (("en", ["stalled since", "reason: killed by", "48%", "unverified", "disabled"]), ("zh", ["停滞，始于", "原因：killed by", "48%", "待验证", "未启用"])):
+            home = self.home(language)
+            for columns in (80, 120, 100):
+                text = self.shown(home, "status", columns=columns)
+                with self.subTest(language=language, columns=columns):
+                    self.assertEqual([line for line in text.splitlines() if ops.display_width(line) > columns], [])
+                    folded = " ".join(text.split())
+                    for word in (self.LONG_ID, "整理档案", "disk-space", self.WOE, *words):
+                        self.assertIn(word, folded)
+
+    def test_every_record_of_history_is_one_line_in_words(self):
+        for language, words in (("en", ["run by hand: exit code 3", "ACTION REQUIRED", "queued, delay 2h, by enqueue", "not run: the last run is not verified yet",
+                                        "resumed, attempt 1", "the start failed: exit code 9", "muted by", "acknowledged by", "stop by hand", "write ended: exit code 0"]),
+                                ("zh", ["运行（人工）：退出码 3", "ACTION REQUIRED", "入队（enqueue 命令），延迟 2h", "未运行：上次运行尚未验证；root" if IS_ROOT else "未运行：上次运行尚未验证；",
+                                        "续跑，第 1 次", "启动失败：exit code 9", "静音，", "确认，", "停止（人工）", "写入结束：退出码 0"])):  # fmt: skip
+            home = self.home(language)
+            text = self.shown(home, "history")
+            records = home.call("history", "--json").out.splitlines()
+            with self.subTest(language=language):
+                lines = text.splitlines()
+                self.assertEqual(len(lines), len(records))
+                self.assertEqual([line for line in lines if ops.display_width(line) > 80], [])
+                for word in words:
+                    self.assertIn(word, text)
+                for line in lines:
+                    self.assertRegex(line, r"\A\d\d-\d\d \d\d:\d\d:\d\d  \S")
+                one = self.shown(home, "history", "prune")
+                self.assertNotIn("prune", one.splitlines()[1], "the job is known")
+
+    def test_without_a_terminal_lines_are_steady_and_have_no_colour(self):
+        home = self.home("en")
+        for argv in (["status"], ["history"]):
+            result = home.call(*argv)
+            self.assertNotIn("\x1b", result.out)
+            self.assertLessEqual(max(map(ops.display_width, result.out.splitlines())), 100)
+            home.env["COLUMNS"] = "40"
+            self.assertEqual(home.call(*argv).out.split("last tick")[0], result.out.split("last tick")[0])
+
+    def test_a_terminal_gets_colour_unless_no_color_is_set(self):
+        home = self.home("en")
+        for env, has_color in (({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)):
+            home.env = {**{name: value for name, value in home.env.items() if name != "NO_COLOR"}, **env}
+            terminal = Terminal(home, "status")
+            terminal.read_until("last tick")
+            terminal.end()
+            with self.subTest(env):
+                self.assertEqual("\x1b[31m" in terminal.text, has_color)
+                self.assertIn("stopped since", terminal.text)
+
+    def test_a_record_of_another_version_is_shown_as_it_stands(self):
+        home = self.home("en")
+        path = home.state_path.replace(".json", ".history.jsonl")
+        with open(path, "a", encoding="utf-8") as file:
+            for item in ({"event": "teleported", "where": "Mars"}, {"event": ["x"], "job": 5}, {"event": "refused", "reason": ["y"]}, {"event": "told", "key": 1, "self": 2, "lang": 3}, {}):
+                file.write(json.dumps({"at": time.time(), **item}) + "\n")
+        text = self.shown(home, "history")
+        self.assertIn("event.teleported", text)
+        self.assertIn("where=Mars", text)
+        self.assertEqual(len(text.splitlines()), len(home.call("history", "--json").out.splitlines()))
+
+
 class TestTheProcess(Commands):
     """What only a real process can show."""
 
@@ -647,8 +752,24 @@ class TestTheProcess(Commands):
         self.assertEqual(len(home.told_with("the pond is empty")), 1, home.told)
         self.assertTrue(home.memory("c").get("ranAt"))
 
+    def test_a_signal_at_the_very_start_of_a_command_ends_it_too(self):
+        home = Installation(self, check("c", "sleep 60"))
+
+        def interrupted():
+            spawn = os.posix_spawn
+
+            def spawn_and_ring(*args, **more):
+                pid = spawn(*args, **more)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return pid
+
+            os.posix_spawn = spawn_and_ring
+
+        result = home.call("run", "c", bend=interrupted)
+        self.assertEqual((result.code, result.err, home.processes()), (143, "", []))
+
     def test_a_signal_ends_short_commands_first_and_leaves_the_state_whole(self):
-        slow = "echo x >> begun; trap 'echo x >> ended; exit 1' TERM; sleep 60 & wait"
+        slow = "trap 'echo x >> ended; exit 1' TERM; echo x >> begun; sleep 60 & wait"
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             for argv, job in (
                 (["run", "c"], check("c", slow)),
@@ -667,6 +788,22 @@ class TestTheProcess(Commands):
                     self.assertEqual((home.lines("ended"), home.processes()), (["x"], []))
                     self.assertIsInstance(home.state, dict)
                     home.clear_away()
+
+    def test_a_signal_in_the_moment_of_a_start_does_not_lose_the_child(self):
+        home = Installation(self, check("c", "sleep 60"))
+
+        def interrupt_at_once():
+            spawn = ops.spawn
+
+            def spawn_interrupted(*args):
+                pid = spawn(*args)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return pid
+
+            ops.spawn = spawn_interrupted
+
+        self.assertEqual(home.call("run", "c", bend=interrupt_at_once)[:3], (143, "", ""))
+        self.assertEqual(home.processes(), [])
 
     def test_an_interrupted_real_process_exits_130(self):
         home = Installation(self, check("c", "echo x >> begun; exec sleep 60"))

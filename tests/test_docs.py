@@ -19,6 +19,8 @@ import unittest
 from unittest import mock
 
 from tests import ROOT, SCRIPT, ops
+from tests.test_engine import Installation, check, long_job, write
+from tests.test_voice import history_events
 
 MANUAL, README, SKILL, CHANGELOG, LICENSE, EXAMPLE = (
     ROOT / name for name in ("OPS_FRAMEWORK.md", "README.md", "SKILL.md", "CHANGELOG.md", "LICENSE", "ops-jobs.example.json")
@@ -292,6 +294,32 @@ class TheExampleWorksAsItStands(unittest.TestCase):
 
     def test_the_first_tick_is_silent(self):
         self.assertEqual(self.call("tick"), (0, "", ""))
+
+
+def keys_of(value, opaque=("progress",)):
+    """Every key in a JSON value, except inside what a job says."""
+    if isinstance(value, list):
+        return {key for item in value for key in keys_of(item)}
+    return {key for name, item in value.items() for key in {name, *(keys_of(item) if name not in opaque else ())}} if isinstance(value, dict) else set()
+
+
+class TheManualDescribesWhatJsonHolds(unittest.TestCase):
+    def test_every_key_of_status_and_no_other(self):
+        bad = {"id": "bad", "kind": "one_shot_read", "risk": "bold", "commands": {"run": ["true"]}}
+        home = Installation(self, long_job("a"), check("c", ":"), write("w", ":", "c"), bad, delivery={"via": "none"})
+        home.says("a", stopReason="x", progress={"secretly": 1})
+        home.tick()
+        home.call("enqueue", "c")
+        made = json.loads(home.call("status", "--json").out)
+        self.assertTrue(made["queue"] and made["broken"] and made["jobs"][0]["incidents"] and made["outbox"]["waiting"])
+        block = next(body for _, body in fenced_blocks(text_of(MANUAL)) if "lastTickAt" in body)
+        told = set(re.findall(r"[A-Za-z]+", re.sub(r"orphans: \[id\]", "orphans", block)))
+        self.assertEqual(keys_of(made), told)
+
+    def test_every_event_of_history_its_keys_and_no_other(self):
+        rows = next(rows for rows in tables(text_of(MANUAL)) if rows[0][0] == "事件")[2:]
+        told = {event: set(re.findall("`([^`]+)`", cells[2])) for cells in rows for event in re.findall("`([^`]+)`", cells[0])}
+        self.assertEqual(told, history_events())
 
 
 class TheOtherFiles(unittest.TestCase):

@@ -248,9 +248,18 @@ def move_clocks(seconds):
 
     def now(self):
         moment = original(self)
-        return moment._replace(at=moment.at + seconds, awake=moment.awake + seconds)
+        hour, minute = self.local(moment.at + seconds)[3:5]
+        return moment._replace(at=moment.at + seconds, awake=moment.awake + seconds, minute=hour * 60 + minute)
 
     ops.Clock.now = now
+
+
+def wait_for(what, seconds=3.0):
+    """Whether `what` came true in time: a process that was killed takes a moment to be gone."""
+    until = time.monotonic() + seconds
+    while not what() and time.monotonic() < until:
+        time.sleep(0.01)
+    return what()
 
 
 def die_once_it_runs(word):
@@ -805,6 +814,96 @@ class TestDryRunAndPrintOnly(unittest.TestCase):
         self.assertEqual(home.call("tick", "--print-only").out, "", "what was printed counts as told")
         home.tick()
         self.assertEqual(len(home.told_with("an older message")), 1)
+
+
+class TestAfterAGoodTick(unittest.TestCase):
+    """monitor.afterTick: an outside dead-man's switch hears of good ticks, and of no others."""
+
+    def home(self, run="echo x >> beats", *jobs, **more):
+        return Installation(self, *(jobs or [check("c", "exit 1", everySeconds=60)]), monitor={"afterTick": sh(run)}, **more)
+
+    def test_it_runs_once_everything_is_saved_and_delivered(self):
+        home = self.home("test -s told && cp net/state/ops-monitor.json seen && env > env && pwd > cwd && echo noise")
+        result = home.tick()
+        self.assertEqual((result.code, result.out, result.err), (0, "", ""))
+        self.assertEqual(json.loads(home.read("seen"))["outbox"], [])
+        self.assertIn("ranAt", json.loads(home.read("seen"))["jobs"]["c"])
+        self.assertEqual(home.read("cwd").strip(), home.root)
+        self.assertIn("/usr/local/bin", home.read("env"))
+
+    def test_it_is_silent_about_every_tick_that_is_not_good(self):
+        home = self.home()
+        home.call("tick", "--print-only")
+        home.call("tick", "--dry-run")
+        home.config["delivery"] = {"via": "none"}
+        home.configure(check("c", "exit 1", everySeconds=60), check("d", "exit 2", everySeconds=60))
+        self.assertEqual(home.tick().code, 3)
+        home.config["delivery"] = {"via": "command", "command": sh("cat > told")}
+        home.configure(check("c", "exit 1"), {**check("d", "x"), "risk": "bold"})
+        self.assertEqual(home.tick().code, 2)
+        home.put(home.config_path, "{")
+        self.assertEqual(home.tick().code, 2)
+        self.assertEqual(home.lines("beats"), [])
+        home.configure(check("c", "exit 1"))
+        self.assertEqual(home.tick().code, 0)
+        self.assertEqual(home.lines("beats"), ["x"])
+
+    def test_it_is_silent_while_another_process_sends(self):
+        home = self.home()
+        lock = ops.try_lock(os.path.join(os.path.dirname(home.state_path), "ops-monitor.locks", "delivery.lock"))
+        self.assertEqual(home.tick().code, 0)
+        os.close(lock)
+        self.assertEqual((home.lines("beats"), home.told), ([], []))
+        self.assertEqual(home.tick().code, 0)
+        self.assertEqual(home.lines("beats"), ["x"])
+
+    def test_its_failure_is_printed_on_the_reminder_schedule_and_changes_nothing_else(self):
+        home = self.home("test -e well || { echo no route >&2; exit 7; }", check("c", ":"))
+        result = home.tick()
+        self.assertEqual((result.code, result.out), (0, ""))
+        self.assertEqual(result.err, "warning: the tick was good, monitor.afterTick was not: exit code 7: no route\n"
+                                     f"help: see monitor.afterTick in {home.config_path}\n")  # fmt: skip
+        self.assertEqual([home.tick(later=60 * minute).err for minute in (1, 30, 239)], ["", "", ""])
+        self.assertIn("exit code 7", home.tick(later=4 * 3600 + 60).err)
+        home.put("well", "")
+        self.assertEqual(home.tick(later=5 * 3600).err, "")
+        os.unlink(home.path("well"))
+        self.assertIn("exit code 7", home.tick(later=5 * 3600 + 60).err, "a new failure is printed at once")
+        self.assertEqual(home.told, [], "the phone has nothing to do with it")
+
+    def test_a_program_that_is_missing_is_one_warning(self):
+        home = Installation(self, check("c", ":"), monitor={"afterTick": ["/no/such/program"], "language": "zh"})
+        result = home.tick()
+        self.assertEqual(result.code, 0)
+        self.assertIn("没有这个程序：/no/such/program", result.err)
+
+    def test_one_that_hangs_is_ended_with_all_it_started_and_the_tick_stays_good(self):
+        home = self.home("trap '' TERM; setsid sleep 600 & sleep 600; sleep 600", check("c", ":"))
+
+        def hurry():
+            ops.AFTER_TICK_TIMEOUT = 0.3
+
+        began = time.monotonic()
+        result = home.tick(bend=hurry)
+        self.assertLess(time.monotonic() - began, 0.3 + ops.GRACE, "TERM was ignored, and waited for")
+        self.assertEqual(result.code, 0)
+        self.assertIn("took longer than 0.3s", result.err)
+        self.assertTrue(wait_for(lambda: not home.processes()), "a process of it lives on")
+        self.assertLessEqual(ops.AFTER_TICK_TIMEOUT, 10)
+
+    def test_what_it_leaves_in_the_background_ends_with_it(self):
+        home = self.home("sleep 600 & setsid sleep 600 > /dev/null 2>&1 & exit 0", check("c", ":"))
+        self.assertEqual(home.tick()[:3], (0, "", ""))
+        self.assertTrue(wait_for(lambda: not home.processes()), "a process of it lives on")
+
+    def test_a_tick_that_dies_somewhere_has_a_next_one_that_is_good(self):
+        steps = len(self.home().tick().steps)
+        for step in range(1, steps + 1, 3):
+            home = self.home()
+            home.tick(die_before=step)
+            with self.subTest(step=step):
+                self.assertEqual(home.tick(later=60).code, 0)
+                self.assertTrue(home.lines("beats"))
 
 
 if __name__ == "__main__":

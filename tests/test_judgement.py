@@ -426,6 +426,49 @@ TROUBLE_STORIES = [
         13:02  unknown           -> ALERT unknown opened
         13:03  running k4        -> unknown resolved
         """),
+    ("more than twelve flips in a day are flapping too, however slow; an hour without one settles it", ONLY_TROUBLE, """
+        08:00  unknown           -> ALERT unknown opened
+        08:30  running k1        -> unknown resolved
+        09:00  unknown           -> ALERT unknown opened
+        09:30  running k2        -> unknown resolved
+        10:00  unknown           -> ALERT unknown opened
+        10:30  running k3        -> unknown resolved
+        11:00  unknown           -> ALERT unknown opened
+        11:30  running k4        -> unknown resolved
+        12:00  unknown           -> ALERT unknown opened
+        12:30  running k5        -> unknown resolved
+        13:00  unknown           -> ALERT unknown opened
+        13:30  running k6        -> unknown resolved
+        14:00  unknown           -> WARN flapping opened        because unknown: incident.flapping
+        14:30  running k7        -> -
+        15:29  running k8        -> -
+        15:30  running k9        -> flapping resolved
+        """),
+    ("what was steady for an hour is told as what it is; a job that flapped a lot flaps again at its second flip", ONLY_TROUBLE, """
+        08:00  unknown           -> ALERT unknown opened
+        08:01  running k1        -> unknown resolved
+        08:02  unknown           -> ALERT unknown opened
+        08:03  running k2        -> unknown resolved
+        08:04  unknown           -> ALERT unknown opened
+        08:05  running k3        -> unknown resolved
+        08:06  unknown           -> WARN flapping opened
+        08:07  running k4        -> -
+        08:08  unknown           -> -
+        08:09  running k5        -> -
+        08:10  unknown           -> -
+        08:11  running k6        -> -
+        08:12  unknown           -> -
+        09:12  unknown           -> flapping resolved
+        09:13  unknown           -> ALERT unknown opened        because unknown: incident.opened
+        09:14  unknown           -> -                           because unknown: incident.told
+        12:00  running k7        -> unknown resolved            because unknown: incident.resolved
+        12:10  unknown           -> WARN flapping opened        because unknown: incident.flapping
+        12:20  running k8        -> -
+        13:20  running k9        -> flapping resolved
+        13:20  the clock jumps ahead 1d
+        13:21  unknown           -> ALERT unknown opened
+        13:22  running k10       -> unknown resolved
+        """),
     ("only a running job has a level", ONLY_TROUBLE, """
         12:00  running k1 alert  -> ALERT level opened
         12:01  unknown           -> ALERT unknown opened        because level: incident.open
@@ -1069,6 +1112,19 @@ class ADayOfTrouble(unittest.TestCase):
         self.assertLessEqual(counts[359], 16, "a message every minute")
         self.assertLessEqual(counts[-1] - counts[359], 2)
         self.assertTrue([key for key in phrases if "flap" in key])
+
+    def test_a_job_that_flips_at_any_pace_costs_few_messages_a_day(self):
+        for every, most in ((1, 8), (2, 8), (5, 8), (8, 8), (10, 16), (20, 16), (50, 16), (120, 16)):
+            with self.subTest(minutes=every):
+                told = count_a_day(lambda minute, every=every: "unknown" if minute // every % 2 else f"running k{minute}", long_job())
+                self.assertLessEqual(len(told), most, told)
+                self.assertGreaterEqual(len(told), 7, told)
+
+    def test_short_episodes_of_flipping_cost_three_messages_each_once_the_day_has_seen_many(self):
+        def look(minute):
+            return "unknown" if minute % 120 < 20 and minute % 2 else f"running k{minute}"
+
+        self.assertLessEqual(len(count_a_day(look, long_job())), 8 + 11 * 3)
 
 
 RESUME_TABLE = [

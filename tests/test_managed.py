@@ -389,7 +389,7 @@ class TestCheckpoints(Managed):
                 self.assertEqual(len(home.told_with("ACTION REQUIRED", "changed")), 1, home.told)
                 refused = self.start(home, "m", code=4)
                 self.assertIn("changed", refused.err)
-                self.assertRegex(refused.err, r"help: .*--resume.*--fresh")
+                self.assertRegex(refused.err, r"--fresh begins anew\nhelp: .* start m --resume")
                 self.start(home, "m", "--resume")
                 self.assertEqual(self.attempts(home, 2), ["2", "1", "kept"])
                 self.kill_all(home)

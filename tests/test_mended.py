@@ -1,13 +1,16 @@
 """Cases that a reading with fresh eyes brought to light, kept so that they stay mended."""
 
+import errno
 import json
 import os
 import signal
+import subprocess
+import tempfile
 import time
 import unittest
 
 from tests import ops
-from tests.test_engine import Installation, check, long_job, sh, write
+from tests.test_engine import Installation, check, die_once_it_runs, long_job, sh, write
 from tests.test_managed import Managed, managed
 
 
@@ -165,6 +168,371 @@ class TestWrites(unittest.TestCase):
         home.tick()
         gate = json.loads(home.call("status", "w", "--json").out)["jobs"][0]["gate"]
         self.assertEqual((gate["run"], gate["verification"]), ("unknown", None))
+
+
+def found_in(pattern, *chunks):
+    attention = ops.Attention([pattern])
+    for chunk in chunks:
+        attention.feed(chunk.encode())
+    return [line.decode() for line in attention.end()]
+
+
+class TestAttention(unittest.TestCase):
+    def test_a_pattern_needs_a_boundary_only_where_it_has_a_letter(self):
+        for pattern, line in (("ERROR: ", "ERROR: disk"), ("ERROR:", "ERROR:disk"), ("警告", "警告CPU过高"), ("❌", "❌failed"), ("[ALERT]", "[ALERT]disk")):
+            self.assertEqual(found_in(pattern, line + "\n"), [line], pattern)
+        for pattern, line in (("ERROR:", "TERROR: none"), ("ALERT", "ALERTS: 0"), (":ALERT", ":ALERTS")):
+            self.assertEqual(found_in(pattern, line + "\n"), [], pattern)
+
+    def test_a_coloured_word_is_found_wherever_the_colour_is_cut(self):
+        text = "\x1b[1;31mALERT\x1b[0m disk\n"
+        for cut in range(len(text)):
+            self.assertEqual(found_in("ALERT", text[:cut], text[cut:]), ["ALERT disk"], cut)
+
+    def test_a_new_line_after_a_long_one_is_a_really_different_text(self):
+        old = "ALERT: replica of the photo archive on the second disk is older than the limit of two days, see the wiki"
+        home = Installation(self, check("c", f"echo '{old}'; cat more", everySeconds=60))
+        home.put("more", "")
+        home.tick()
+        home.put("more", "ALERT: RAID array md0 is degraded\n")
+        home.tick(later=60)
+        self.assertEqual(len(home.told_with("md0 is degraded")), 1)
+
+
+class TestStarts(unittest.TestCase):
+    def test_a_job_that_shows_late_is_not_started_twice_and_not_called_stopped(self):
+        for settings in ({"autoResume": True}, {}):
+            home = Installation(self, long_job("j", "echo x >> starts", **settings))
+            home.says("j")
+            self.assertEqual(home.call("start", "j").code, 0)
+            home.tick(later=3)
+            self.assertEqual((len(home.lines("starts")), home.told), (1, []))
+            home.says("j", **{"running": True, "progressKey": "1"})
+            home.tick(later=10)
+            self.assertNotIn("action", home.memory("j"))
+            home.says("j")
+            home.tick(later=20)
+            self.assertEqual(len(home.lines("starts")), 2 if settings else 1)
+            self.assertEqual(len(home.told_with("AUTORUN" if settings else "ACTION REQUIRED")), 1)
+
+    def test_a_job_that_never_shows_is_told_once_the_time_of_a_start_is_over(self):
+        home = Installation(self, long_job("j"))
+        home.says("j")
+        home.call("start", "j")
+        self.assertEqual(home.call("start", "j").code, 0, "a second start by hand is not held up")
+        home.tick(later=90)
+        self.assertEqual(len(home.told_with("ACTION REQUIRED", "stopped")), 1)
+
+    def test_the_completion_of_the_run_before_is_not_told_again(self):
+        home = Installation(self, long_job("j"))
+        home.says("j", completed=True)
+        home.tick()
+        home.call("start", "j", later=10)
+        home.tick(later=20)
+        self.assertEqual(len(home.told_with("COMPLETED")), 1)
+        home.says("j", **{"running": True, "progressKey": "1"})
+        home.tick(later=30)
+        home.says("j", completed=True)
+        home.tick(later=40)
+        self.assertEqual(len(home.told_with("COMPLETED")), 2)
+
+    def test_a_start_of_a_disabled_job_says_that_nothing_watches_it(self):
+        home = Installation(self, {**long_job("j"), "enabled": False})
+        home.says("j")
+        self.assertIn("no tick watches it", home.call("start", "j").out)
+
+    def test_a_failed_start_of_a_muted_job_is_counted(self):
+        home = Installation(self, long_job("j", "exit 3", autoResume=True))
+        home.says("j", running=True)
+        home.tick()
+        home.call("mute", "j", "--for", "60")
+        home.says("j")
+        told = home.told
+        home.tick(later=5)
+        self.assertEqual((home.told, home.memory("j")["mutedCount"]), (told, 2), "the attempt and its failure")
+
+
+class TestLocks(unittest.TestCase):
+    def hold(self, home, name):
+        lock = ops.try_lock(home.path("net", "state", "ops-monitor.locks", name + ".lock"))
+        self.addCleanup(os.close, lock)
+        return lock
+
+    def test_a_delivery_lock_that_is_never_free_is_no_silence(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=3600))
+        self.hold(home, "delivery")
+        self.assertEqual((home.tick().code, home.told), (0, []), "another process sends")
+        result = home.tick(later=400)
+        self.assertEqual(result.code, 3)
+        self.assertIn("lsof", result.err)
+        self.assertIn("has held", result.err)
+
+    def test_a_job_lock_that_is_never_free_is_told_and_resolved(self):
+        home = Installation(self, check("c", "echo x >> runs", everySeconds=60, runTimeoutSeconds=5))
+        lock = self.hold(home, ops.slug("c"))
+        home.tick(later=60)
+        self.assertEqual(home.told, [], "its time is not over")
+        home.tick(later=400)
+        home.tick(later=460)
+        self.assertEqual(len(home.told_with("ALERT", "held this job's lock", "lsof")), 1)
+        os.close(os.dup(lock))
+        ops.fcntl.flock(lock, ops.fcntl.LOCK_UN)
+        home.tick(later=520)
+        self.assertEqual((len(home.told_with("RESOLVED")), len(home.lines("runs"))), (1, 1))
+
+    def test_a_long_job_whose_lock_is_never_free_is_told_although_auto_resume_has_it(self):
+        home = Installation(self, long_job("j", "echo x >> starts", autoResume=True))
+        home.says("j")
+        self.hold(home, ops.slug("j"))
+        home.tick(later=1000)
+        self.assertEqual((len(home.told_with("held this job's lock")), home.lines("starts")), (1, []))
+
+
+class TestOutbox(unittest.TestCase):
+    def test_a_completion_is_not_pushed_out_by_the_next_run(self):
+        home = Installation(self, long_job("j"), delivery={"via": "none"})
+        home.says("j", completed=True)
+        home.tick()
+        home.says("j", running=True)
+        home.tick(later=60)
+        texts = [entry["text"] for entry in home.state["outbox"]]
+        self.assertEqual(len([text for text in texts if "COMPLETED" in text]), 1, texts)
+        self.assertEqual(len(texts), 2, texts)
+
+    def test_one_who_dies_over_a_sending_has_the_next_one_say_so(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=3600))
+        home.tick(bend=lambda: die_once_it_runs("told"))
+        until = time.monotonic() + 10
+        while not home.told and time.monotonic() < until:
+            time.sleep(0.01)
+        self.assertTrue(home.state["outbox"][0]["sending"])
+        home.tick(later=5)
+        self.assertEqual(len(home.told_with("possible repeat")), 1)
+        self.assertEqual(home.state["outbox"], [])
+
+    def test_a_wait_is_cut_for_every_entry_when_the_clock_was_set_back(self):
+        state = ops.State({"version": 2, "outbox": [{"id": str(number), "text": "x", "rank": 3, "createdAt": 0.9e8} for number in range(2)]}, 1e9)
+        ops.postpone(state, ops.Message("x", True, ("0",)), ops.Sent("refused"), ops.Receiver())
+        state = ops.State({**state.raw, "savedAt": 1e9}, 1e8)
+        self.assertTrue(all(entry["notBefore"] <= 1e8 + 6 * 3600 for entry in state.outbox), state.outbox)
+
+    def test_routine_that_waits_for_the_next_tick_is_no_error(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=3600), long_job("j"), delivery={"via": "openclaw", "target": "1"})
+        home.put("openclaw", "#!/bin/sh\nexit 0\n")
+        os.chmod(home.path("openclaw"), 0o755)
+        home.env["PATH"] += ":" + home.root
+        home.says("j", running=True)
+        result = home.tick()
+        self.assertEqual((result.code, result.err), (3, ""))
+        self.assertEqual((home.tick(later=60).code, home.state["outbox"]), (0, []))
+
+
+class TestStopsThatFail(unittest.TestCase):
+    def test_a_stop_without_a_pid_does_not_call_a_running_job_not_running(self):
+        home = Installation(self, long_job("j"))
+        home.says("j", running=True)
+        result = home.call("stop", "j")
+        self.assertEqual(result.code, 1)
+        self.assertIn("names no living pid", result.err)
+        self.assertIn("running, held", home.call("status").out)
+
+    def test_a_full_disk_does_not_keep_a_job_running(self):
+        home = Installation(self, long_job("j", stop="echo x >> stops"))
+        home.says("j", running=True)
+        home.tick()
+        result = home.call("stop", "j", bend=fill_disk)
+        self.assertEqual((result.code, home.lines("stops")), (74, ["x"]))
+        self.assertIn("cannot be noted", result.out)
+        self.assertIn("no space left", result.err)
+
+    def test_a_full_disk_does_not_hide_what_a_check_said(self):
+        home = Installation(self, check("c", "echo hi"))
+        result = home.call("run", "c", bend=fill_disk)
+        self.assertEqual((result.code, result.out), (74, "hi\n"))
+
+
+def fill_disk():
+    def write_durably(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    ops.write_durably = write_durably
+
+
+class TestTicks(unittest.TestCase):
+    def test_a_report_that_is_interrupted_is_printed(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=3600), check("slow", "echo x >> begun; sleep 30", everySeconds=3600))
+        begun = home.begin("tick", "--print-only")
+        until = time.monotonic() + 20
+        while not home.memory("c").get("ranAt") and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(begun[0], signal.SIGINT)
+        result = home.end(begun)
+        self.assertEqual(result.code, 130)
+        self.assertIn("exit code 3", result.out)
+
+    def test_another_config_leaves_the_queue_alone(self):
+        home = Installation(self, check("c", "echo x >> runs"))
+        home.tick()
+        home.call("enqueue", "c")
+        home.put("other.json", json.dumps({**home.config, "jobs": []}))
+        home.call("tick", "--config-file", home.path("other.json"), later=5)
+        self.assertEqual(home.told, [])
+        home.tick(later=10)
+        self.assertEqual(home.lines("runs"), ["x"])
+
+    def test_an_alert_needs_as_many_looks_as_were_asked_for(self):
+        policy = ops.make_policy({"alertAfter": 1500})
+        incident, opened = None, []
+        for look in range(1, 1503):
+            finding = ops.Finding("unknown", ops.ALERT, ops.Phrase("status.json"))
+            incident, reason = ops.judge_incident(incident, finding, policy, ops.Instant(60.0 * look), 0.0)
+            opened += [look] * (reason.key == "incident.opened")
+        self.assertEqual(opened[:1], [1500])
+
+    def test_a_check_once_a_day_is_reminded_of_in_between(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=86400, alertRepeatSeconds=3600))
+        home.tick()
+        for later, told in ((1800, 1), (3700, 2), (7300, 2), (11000, 3), (11060, 3)):
+            home.tick(later=later)
+            self.assertEqual(len(home.told_with("exit code 3")), told, later)
+        home.call("ack", "c", later=11100)
+        home.tick(later=40000)
+        self.assertEqual(len(home.told_with("exit code 3")), 3)
+
+    def test_a_queue_does_not_grow_without_end(self):
+        home = Installation(self, {**check("a", "true"), "after": [{"jobId": "b", "delaySeconds": 9999}]}, check("b", "true"))
+        for _ in range(14):
+            home.call("run", "a")
+        self.assertEqual(len(home.state["queue"]), 10)
+        done = [{"id": str(number), "jobId": "b", "status": "done", "createdAt": time.time(), "doneAt": time.time()} for number in range(50)]
+        home.set_state(queue=done)
+        home.tick()
+        self.assertEqual([entry["id"] for entry in home.state["queue"]], [str(number) for number in range(30, 50)])
+
+    def test_an_entry_that_is_said_to_run_and_does_not_is_run(self):
+        home = Installation(self, check("b", "echo x >> runs"))
+        home.set_state(queue=[{"id": "1", "jobId": "b", "status": "running", "notBefore": 0}])
+        home.tick()
+        home.tick(later=60)
+        self.assertEqual(home.lines("runs"), ["x"])
+
+    def test_a_tiny_period_stops_no_tick(self):
+        home = Installation(self, check("c", "true", everySeconds=1e-320), check("d", "exit 3", everySeconds=60))
+        home.tick()
+        self.assertEqual((home.tick(later=60).code, len(home.told)), (0, 1))
+
+    def test_a_look_from_an_absurd_future_does_not_blind(self):
+        home = Installation(self, long_job("j"))
+        home.says("j", running=True)
+        home.tick()
+        home.set_state(jobs={"j": {**home.memory("j"), "lookedAwake": 1e12}})
+        home.says("j")
+        home.tick(later=60)
+        self.assertEqual(len(home.told_with("ACTION REQUIRED")), 1)
+
+    def test_a_dry_run_shows_what_is_wrong_in_the_config(self):
+        home = Installation(self, check("c", "true"), {**check("d", "true"), "risk": "write_local"})
+        result = home.call("tick", "--dry-run")
+        self.assertEqual(result.code, 2)
+        self.assertIn("jobs[1].risk", result.err)
+
+    def test_a_refused_config_is_told_with_what_mends_it(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=60))
+        home.tick()
+        os.chmod(home.config_path, 0o666)
+        home.tick(later=60)
+        home.tick(later=120)
+        self.assertEqual(len(home.told_with("can be written by everyone", "chmod o-w")), 1)
+
+
+class TestWords(unittest.TestCase):
+    def test_a_history_of_nobody_names_the_nearest(self):
+        result = Installation(self, check("disk", "true")).call("history", "dsik")
+        self.assertEqual(result.code, 2)
+        self.assertIn("did you mean 'disk'", result.err)
+
+    def test_what_is_resolved_is_said_to_be_past(self):
+        home = Installation(self, check("c", "cat code; exit $(cat code)", everySeconds=60))
+        for later, code in ((0, "3"), (60, "0")):
+            home.put("code", code)
+            home.tick(later=later)
+        self.assertEqual(len(home.told_with("RESOLVED", "it was: exit code 3")), 1)
+
+    def test_the_next_step_in_a_message_can_be_pasted(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=60))
+        home.call("tick", "--config-file", home.config_path)
+        (line,) = [line for line in home.told[0].splitlines() if line.startswith("next: ")]
+        command = line.partition(" ")[2].replace("~", home.root)
+        result = subprocess.run(["/bin/sh", "-c", command], env=home.env, stdout=subprocess.PIPE, check=False)
+        self.assertEqual(result.returncode, 0, command)
+        self.assertIn(b"exit code 3", result.stdout)
+
+    def test_a_directory_that_may_not_be_entered_is_named_itself(self):
+        error = PermissionError(errno.EACCES, "permission denied")
+        place = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, place)
+        os.chmod(place, 0)
+        if os.access(place, os.X_OK):
+            self.skipTest("this user may enter any directory")
+        self.assertEqual(ops.spawn_failure(error, ops.Command(["/bin/echo"], place, {}, 1.0)).key, "run.cwd_denied")
+
+    def test_an_openclaw_config_that_cannot_be_read_is_the_reason_given(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=60), delivery={})
+        home.put("openclaw.json", '{"channels": ')
+        result = home.tick()
+        self.assertEqual(result.code, 3)
+        self.assertIn("openclaw.json:1:", result.err)
+
+    def test_an_ack_is_not_of_what_is_not_yet_told(self):
+        home = Installation(self, long_job("j", status="exit 1", alertAfter=3, alertRepeatSeconds=60))
+        home.tick()
+        home.call("ack", "j")
+        for later in (60, 120, 200):
+            home.tick(later=later)
+        self.assertEqual(len(home.told_with("unknown") or home.told), 2, "told, and reminded of")
+
+
+class TestVerifications(unittest.TestCase):
+    def written(self):
+        home = Installation(self, write("w", "true", "v"), check("v", "./verify"))
+        home.put("verify", "#!/bin/sh\nexit 1\n")
+        os.chmod(home.path("verify"), 0o755)
+        home.call("approve", "w", "--digest", home.call("approve", "w", "--show").out.rpartition("digest: ")[2].strip())
+        self.assertEqual(home.call("run", "w", "--verify").code, 1)
+        return home
+
+    def test_a_mended_check_is_said_not_to_be_the_approved_one_and_the_way_on_is_named(self):
+        home = self.written()
+        home.put("verify", "#!/bin/sh\nexit 0\n")
+        os.chmod(home.path("verify"), 0o755)
+        self.assertEqual(home.call("run", "v").code, 0)
+        self.assertEqual(len(home.told_with("not the check that was approved")), 1)
+        self.assertIn("--despite-failed-verification", home.call("explain", "w").out)
+        self.assertIn("--despite-failed-verification", home.call("run", "w").err)
+
+    def test_a_failed_verification_leads_to_its_next_run(self):
+        self.assertRegex(self.written().call("run", "w").err, "help: .*ops-monitor.py run v")
+
+    def test_only_the_one_that_failed_is_named(self):
+        gate = ops.Gate(run="good", run_ended_at=1.0, verify="pending", verify_left=["a", "b"])
+        failed = ops.verified(gate, "a", 2.0, False)
+        self.assertEqual((failed.verify, ops.left_to_verify(failed)), ("failed", {"jobs": "a"}))
+        passed = ops.verified(failed, "a", 3.0, True)
+        self.assertEqual((passed.verify, ops.left_to_verify(passed)), ("pending", {"jobs": "b"}))
+        self.assertEqual(ops.verified(passed, "b", 4.0, True).verify, "passed")
+
+
+class TestSupervisors(Managed):
+    def test_an_end_that_cannot_be_recorded_for_a_while_is_recorded_later(self):
+        home = Installation(self, managed("m", "while [ ! -e go ]; do sleep 0.05; done; exit 0", autoResume=True))
+        self.start(home, "m")
+        os.mkdir(os.path.join(home.job_dir("m"), "run.json.tmp"))  # nothing can be written there, as on a full disk
+        home.put("go", "")
+        self.wait_for("the job's end", lambda: not ops.process_start(self.run_record(home, "m")["pid"]))
+        home.tick()
+        self.assertEqual(home.told_with("AUTORUN"), [])
+        os.rmdir(os.path.join(home.job_dir("m"), "run.json.tmp"))
+        self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
 
 
 if __name__ == "__main__":

@@ -92,14 +92,35 @@ class TheTableOfSentences(unittest.TestCase):
         self.assertEqual([key for key in ops.MESSAGES if words.count(key) < 2 and not key.startswith(prefixes)], [])
 
     def test_every_kind_of_incident_of_a_job_has_its_word(self):
-        own = {"config", "config_file", "delivery"}  # the monitor's own troubles, told in whole sentences
+        own = {"config", "config_file", "delivery", "after_tick"}  # the monitor's own troubles, told in whole sentences
         kinds = {node.args[0].value for node in calls("Finding") if isinstance(node.args[0], ast.Constant)} | {"flapping"}
         self.assertLessEqual({"unknown", "stopped", "stalled", "level", "failed", "attention"}, kinds)
         self.assertEqual([kind for kind in sorted(kinds - own) if f"topic.{kind}" not in ops.MESSAGES], [])
 
+    def test_every_event_of_the_history_has_its_sentence_and_says_nothing_that_its_record_lacks(self):
+        events = history_events()
+        self.assertLessEqual({"told", "run", "start failed", "mute"}, set(events))
+        for event, keys in events.items():
+            row = ops.MESSAGES["event." + event.replace(" ", "_")]
+            self.assertLessEqual(set(re.findall(r"\{(\w+)\}", row[0])), keys, event)
+        for call in calls("record"):
+            for by in (word.value for word in call.keywords if word.arg == "by"):
+                self.assertIn("by." + by.value if isinstance(by, ast.Constant) else "by.hand", ops.MESSAGES)
+
     def test_every_state_has_its_word(self):
         for state in (ops.RUNNING, ops.COMPLETED, ops.STOPPED, ops.IDLE, ops.UNKNOWN, "held", "waiting"):
             self.assertIn("word." + state, ops.MESSAGES)
+
+
+def history_events():
+    """Event -> the keys that its records may have besides at, event and job, from the script's source."""
+    found = {}
+    for call in calls("record"):
+        for name in test_judgement.literals(call.args[0]) if isinstance(call.func, ast.Attribute) else []:
+            found.setdefault(name, set()).update(word.arg for word in call.keywords if word.arg)
+    for call in calls("change_memory"):
+        found[call.args[2].value] = {"who"}
+    return found
 
 
 @functools.cache

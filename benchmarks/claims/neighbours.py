@@ -24,7 +24,8 @@ LIMIT = ops.STATUS_LIMIT
 
 # Values that a status answer may hold where another was expected.
 ODD = (None, True, False, 0, 1, -1, 4242, 2**31, 2**63, 10**400, 1.5, -0.0, 1e308, "", "text", "0", " ", "\0", "\x1b[31m", "\ud800",
-       "🔴 ALERT · watched\n", "x" * 5000, "\u202e", "e\u0301", [], [1], {}, {"a": {"b": [None]}}, [[[[[[]]]]]], {"done": 1, "total": 0}, {"": ""})  # fmt: skip
+       "🔴 ALERT · watched\n", "x" * 5000, "\u202e", "e\u0301",
+       [], [1], {}, {"a": {"b": [None]}}, [[[[[[]]]]]], {"done": 1, "total": 0}, {"": ""})  # fmt: skip
 KEYS = ("running", "completed", "pid", "stopReason", "progress", "progressKey", "level", "message", "waiting", "extra", "")
 TEXTS = (
     b"", b" \n", b"null", b"[]", b"{", b'{"running": true', b"NaN", b'{"running": NaN, "completed": false}', b"\xff\xfe", b"\xef\xbb\xbf{}", b"\0" * 64,

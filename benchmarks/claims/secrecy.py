@@ -15,7 +15,7 @@ import string
 from benchmarks.claims.home import Home, check, long_job, ops, sh, write
 
 CLAIM = "secrets stay in: a token planted anywhere shows up nowhere"
-FULL, QUICK = 40, 1
+FULL, QUICK = 30, 1
 HOMES, QUICK_HOMES = 4, 1  # of one part
 WINDOW = 10  # letters of a token that nobody may see in a row
 LETTERS = string.ascii_letters + string.digits
