@@ -28,7 +28,8 @@ ODD = (None, True, False, 0, 1, -1, 4242, 2**31, 2**63, 10**400, 1.5, -0.0, 1e30
        [], [1], {}, {"a": {"b": [None]}}, [[[[[[]]]]]], {"done": 1, "total": 0}, {"": ""})  # fmt: skip
 KEYS = ("running", "completed", "pid", "stopReason", "progress", "progressKey", "level", "message", "waiting", "extra", "")
 TEXTS = (
-    b"", b" \n", b"null", b"[]", b"{", b'{"running": true', b"NaN", b'{"running": NaN, "completed": false}', b"\xff\xfe", b"\xef\xbb\xbf{}", b"\0" * 64,
+    b"", b" \n", b"null", b"[]", b"{", b'{"running": true', b"NaN", b'{"running": NaN, "completed": false}',
+    b"\xff\xfe", b"\xef\xbb\xbf{}", b"\0" * 64,
     b"[" * 100_000, b'{"a":' * 50_000, b'{"running": true, "running": false, "completed": false}', b'"\\ud800"', b"ALERT\nACTION REQUIRED\n" * 500,
     b'{"running": true, "completed": false, "progress": {"x": 1e999}}', b'{"running": 1, "completed": 0}', "{'running': true}".encode("utf-16"),
 )  # fmt: skip
@@ -149,8 +150,10 @@ class Seen:
         hidden = ("id", "by")
         own = [entry for entry in state["queue"] if entry.get("by") != f"after {VICTIM}"]
         self.queue = sorted(json.dumps({key: value for key, value in entry.items() if key not in hidden}, sort_keys=True) for entry in own)
-        self.history = [item for item in stage.history() if item.get("job") in NEIGHBOURS and item.get("by") != f"after {VICTIM}"]
-        self.sections = sorted(text for message in stage.told for text in sections(message) if VICTIM not in text.splitlines()[0])
+        history = [item for item in stage.history() if item.get("job") in NEIGHBOURS and item.get("by") != f"after {VICTIM}"]
+        self.history = json.dumps(history).replace(stage.root, "~")
+        told = [text.replace(stage.root, "~") for message in stage.told for text in sections(message)]
+        self.sections = sorted(text for text in told if VICTIM not in text.splitlines()[0])
 
     def differences(self, other):
         return [f"{name}: {mine} != {theirs}" for name, mine in vars(self).items() for theirs in [vars(other)[name]] if mine != theirs]
@@ -279,7 +282,7 @@ def play_really(*configs):
 
 def found_in(home, call):
     memories = {name: steady(home.memory(name)) for name in ("watched", "stopped", "level", "blind", "failing", "attends")}
-    told = sorted(text for message in home.told for text in sections(message) if VICTIM not in text)
+    told = sorted(text.replace(home.root, "~") for message in home.told for text in sections(message) if VICTIM not in text)
     return memories, told, home.lines("failing.runs"), call.code, call.err
 
 
