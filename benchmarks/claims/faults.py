@@ -206,7 +206,7 @@ def prove(ledger, quick=False):
     before = ledger.cases
     while ledger.cases - before < wanted:
         world = make_world(ledger)
-        with Home(world.jobs(), ledger.rng.choice(["command", "api"])) as home:
+        with Home(world.jobs(), ledger.rng.choice(["command", "api"]), **world.config) as home:
             try:
                 trial = Trial(ledger, home, world)
                 trial.write_short()
