@@ -439,6 +439,7 @@ CREDENTIALS = (
     r"|\bxox[abposr]-[A-Za-z0-9-]{10,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
+KEY_WITHOUT_BEGIN = r"(?:(?m:^)[A-Za-z0-9+/=]{0,76}\n)*-----END [A-Z ]*PRIVATE KEY-----"
 LABELLED = (
     r"(?i)(\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{12})"
     r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)\\*[\"']?\s*[=:]\s*)"
@@ -454,6 +455,22 @@ UNPRINTABLE = r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b
 def secret_values(env: dict) -> set:
     """Values of 8 or more characters whose names say that they are secret."""
     return {value for name, value in env.items() if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES)}
+
+
+# Letters of which credentials are made.  Where a text is cut, what it ends or begins with may be part of one, which no
+# pattern recognises any more: it goes as well, up to a length that no credential has.
+GAP = rb"\n\[\.\.\. [0-9]+ bytes left out \.\.\.\]\n"  # stands where an output was too long to be kept
+PART_OF_A_WORD = rb"[A-Za-z0-9+/=_.:~-]{0,2048}"
+
+
+def without_cut_end(data: bytes) -> bytes:
+    """What was cut at its end, without the part of a word that this leaves there."""
+    return data[: len(data) - len(re.search(PART_OF_A_WORD + rb"\Z", data[-2048:]).group())]  # type: ignore[union-attr]
+
+
+def without_cut_begin(data: bytes) -> bytes:
+    """The same for its beginning."""
+    return data[len(re.match(PART_OF_A_WORD, data).group()) :]  # type: ignore[union-attr]
 
 
 class Redactor:
@@ -473,6 +490,8 @@ class Redactor:
         if not text or text.isdigit():
             return text
         text = re.sub(CREDENTIALS, MASK, text)
+        if "PRIVATE KEY-----" in text:  # its beginning was cut off
+            text = re.sub(KEY_WITHOUT_BEGIN, MASK, text)
         if "=" in text or ":" in text or re.search("(?i)bearer|basic", text):
             text = re.sub(LABELLED, rf"\1{MASK}", text)
             text = re.sub(URL_PASSWORD, rf"\1{MASK}@", text)
@@ -487,6 +506,9 @@ class Redactor:
 
     def read(self, raw: bytes) -> str:
         """Bytes of a command as text safe to show; invalid UTF-8 becomes U+FFFD."""
+        gap = re.search(GAP, raw)
+        if gap:
+            raw = without_cut_end(raw[: gap.start()]) + gap.group() + without_cut_begin(raw[gap.end() :])
         return self.tidy(raw.decode("utf-8", "replace"))
 
     def scrub(self, value: Any, depth: int = 6) -> Any:
@@ -993,8 +1015,8 @@ class Reading:
         return Malformed(problem, self.line, self.column)
 
     def missing(self, wanted: str) -> Malformed:
-        """The error of a piece in a wrong place. It quotes no text: that may be a secret."""
-        shown = {"end": "the end", "text": "a text"}.get(self.kind) or repr(self.source[:20])
+        """The error of a piece in a wrong place. It quotes no text, and little of what is not a plain word: they may be a secret."""
+        shown = {"end": "the end", "text": "a text"}.get(self.kind) or repr(self.source[: 20 if self.source.isalpha() else 8])
         return self.error(UNCLOSED.get(self.source) or f"expected {wanted}, found {shown}")
 
     def read(self, path: tuple) -> Any:
@@ -1025,7 +1047,7 @@ class Reading:
         if self.kind != "text" and not key.replace("$", "_").isidentifier():
             raise self.missing("a key or '}'")
         if self.duplicates == "refuse" and key in members:
-            raise self.error(f"duplicate key {key[:80]!r}")
+            raise self.error(f"duplicate key {Redactor()(key)[:80]!r}")
         self.step()
         self.take(":", "':'")
         return key
@@ -1288,7 +1310,8 @@ class Config(NamedTuple):
 
 
 def visible(text: str, limit: int) -> str:
-    """`text` on one line, with control characters as escapes."""
+    """`text` on one line, with control characters as escapes and without credentials."""
+    text = Redactor()(text)
     return clip(text if text.isprintable() else json.dumps(text)[1:-1], limit)
 
 
@@ -1532,7 +1555,7 @@ def read_config(text: str) -> Config:
     return Config(jobs, broken, monitor, delivery, tuple(problems), text)
 
 
-def problem_lines(config: Config, path: str, strict: bool = False) -> list:
+def problem_lines(config: Config, path: str, strict: bool = False, redact: Optional[Redactor] = None) -> list:
     """Every problem as `PATH:LINE:COL: error: jobs[2].x: …`, in the order of the file."""
     places = find_places(config.text) if config.problems else {}
     lines = []
@@ -1543,7 +1566,7 @@ def problem_lines(config: Config, path: str, strict: bool = False) -> list:
         line, column = places.get(place, (1, 1))
         level = "error" if problem.is_error or strict else "warning"
         lines.append((line, column, f"{path}:{line}:{column}: {level}: {path_text(problem.path)}: {problem.text}"))
-    return [Redactor()(text) for _, _, text in sorted(lines)]
+    return [(redact or Redactor())(text) for _, _, text in sorted(lines)]
 
 
 def run_timeout(job: Any) -> float:
@@ -2378,6 +2401,11 @@ def outcome_phrase(outcome: Outcome) -> Optional[Phrase]:
     return Phrase(named.get(code, "run.exit"), {"code": code}) if code else None
 
 
+def redacted(phrase: Optional[Phrase], redact: Redactor) -> Optional[Phrase]:
+    """The phrase with facts that are safe to keep and to show: a program's name may hold anything."""
+    return phrase and phrase._replace(facts=redact.scrub(phrase.facts))
+
+
 STATUS_LIMIT = 1 << 20  # bytes of a status answer
 
 
@@ -2433,7 +2461,7 @@ def observed(when: Instant, answer: dict, redact: Redactor) -> Observation:
 
 def read_status(outcome: Outcome, redact: Redactor) -> Observation:
     """The observation in a status command's outcome: the status contract, CONTRACT of v1."""
-    answer = outcome_phrase(outcome) or status_answer(outcome)
+    answer = redacted(outcome_phrase(outcome), redact) or status_answer(outcome)
     if isinstance(answer, dict):
         return observed(outcome.ended, answer, redact)
     detail = last_lines(redact.read(outcome.err) or redact.read(outcome.out), 3, 400)
@@ -2977,7 +3005,7 @@ def take_slot(job: Any, memory: Memory, now: Instant, marker: str, tries: int = 
 
 def run_findings(outcome: Outcome, redact: Redactor) -> dict:
     """What one run shows: did it fail, does it ask for attention?"""
-    phrase = outcome_phrase(outcome)
+    phrase = redacted(outcome_phrase(outcome), redact)
     output = redact.read(outcome.err).strip() or redact.read(outcome.out).strip()
     lines = "\n".join(one_line(redact.read(line), 300) for line in outcome.attention)
     return {
@@ -3273,7 +3301,7 @@ def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
     state += f" {duration_text(int(now - seen_at))}" if job.kind == LONG_READ else ""
     open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - found.since_at))}" for kind, found in open_troubles(memory))
     mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
-    first = f"{mark} {one_line(job.name, 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
+    first = f"{mark} {one_line(Redactor()(job.name), 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
     return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
 
 
@@ -3332,10 +3360,11 @@ def reach(step: str) -> None:
 
 
 def warn(*lines: str) -> None:
-    """Lines on standard error.  A closed pipe or a full disk behind it is no reason to stop what is being done."""
+    """Lines on standard error, without credentials.  A closed pipe or a full disk behind it is no reason to stop what is being done."""
+    redact = Redactor(secret_values(dict(os.environ)))
     try:
         for line in lines:
-            print(line, file=sys.stderr)
+            print(redact(line), file=sys.stderr)
     except OSError:
         pass  # nobody reads
 
@@ -3426,7 +3455,7 @@ class Clock:
 
                 self.zone = ZoneInfo(timezone)
             except (ImportError, ValueError, OSError, KeyError):
-                self.problem = f"monitor.timezone: no time zone '{one_line(timezone, 40)}' on this machine; local time is used"
+                self.problem = f"monitor.timezone: no time zone '{visible(timezone, 40)}' on this machine; local time is used"
 
     def now(self) -> Instant:
         at = time.time()
@@ -4005,6 +4034,14 @@ class Attention:
         self._collect(self.rest, len(self.rest))
         return self.lines
 
+    @staticmethod
+    def _around(data: bytes, begin: int, match: Any, end: int) -> bytes:
+        """The match and what stands around it on its line; where that is cut, no part of a word."""
+        first = max(begin, match.start() - 200)
+        last = max(match.end(), min(end, first + 600))
+        before, after = data[first : match.start()], data[match.end() : last]
+        return (without_cut_begin(before) if first > begin else before) + match.group() + (without_cut_end(after) if last < end else after)
+
     def _collect(self, data: bytes, cut: int) -> None:
         """Keep the lines around matches that begin before `cut`."""
         last = -1
@@ -4015,7 +4052,7 @@ class Attention:
             if begin == last or match.start() == 0 and self.looked:
                 continue
             end = data.find(b"\n", match.end())
-            self.lines.append(data[max(begin, match.start() - 200) : end if end >= 0 else len(data)][:600])
+            self.lines.append(self._around(data, begin, match, end if end >= 0 else len(data)))
             last = begin
 
 
@@ -4380,7 +4417,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
             raise TimeoutError("no whole answer in time")
         return response.status, raw
     except (OSError, http.client.HTTPException) as error:
-        words = one_line(str(error) or type(error).__name__, 100)
+        words = one_line(str(error) or type(error).__name__, 1000)  # redacted first, then cut
         raise Lost(words) if was_sent else OSError(words) from None
     finally:
         watch.cancel()
@@ -4815,8 +4852,9 @@ def file_tail(path: str, redact: Redactor, count: int = 8) -> str:
     """The last lines of a log; '' if there is none."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            return last_lines(redact.read(file.read()), count)
+            begin = file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            data = file.read()
+            return last_lines(redact.read(without_cut_begin(data) if begin else data), count)
     except OSError:
         return ""
 
@@ -4927,8 +4965,16 @@ class Site:
         """Tells one start command from another."""
         return digest_of([job.commands.start, self.directory(job), job.env])
 
+    @property
+    def host(self) -> str:
+        return self.redact(self.config.monitor.host)
+
     def say(self, key: str, **facts: Any) -> str:
         return say(self.lang, key, **facts)
+
+    def words(self, phrase: Phrase) -> str:
+        """A phrase as a person may see it."""
+        return self.redact(phrase_text(self.lang, phrase))
 
     def advise(self, command: str, job_id: str = "", *flags: str) -> str:
         """The next command to type."""
@@ -5030,7 +5076,7 @@ def new_id() -> str:
 
 def name_of_job(site: Site, job_id: str) -> str:
     job = site.config.jobs.get(job_id)
-    return job.name if job else job_id
+    return site.redact(job.name) if job else job_id
 
 
 def dropped_count(state: State) -> int:
@@ -5219,7 +5265,7 @@ def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome])
     state.record("start failed" if phrase else "started", job.id, reason=phrase_text("en", phrase) if phrase else "")
     effects: tuple = ()
     if phrase:
-        words = Phrase("start.failed", {"why": phrase_text(site.lang, phrase)})
+        words = Phrase("start.failed", {"why": site.words(phrase)})
         effects = (Notify("start", "told", NOTICE, words, start_output(site, job, outcome)),)
     perform(site, state, job.id, hold_muted(Decision(memory, effects), site.clock.now()))
 
@@ -5626,9 +5672,9 @@ def refuse_entry(site: Site, state: State, entry: dict) -> None:
     stored = queue_entry(state, str(entry.get("id"))) or entry
     if stored.get("status") != "pending":
         return
-    stored.update(status="blocked", doneAt=state.now)
     job_id = str(entry.get("jobId"))
     job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
+    stored.update(status="blocked", doneAt=state.now, jobId=shown)
     words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
     tell(site, state, shown, Notify("blocked", "told", ALERT, words))
     state.record("blocked", shown, by=entry.get("by") or "queue")
@@ -5822,7 +5868,7 @@ def ask_api(site: Site, receiver: Receiver, method: str, body: dict) -> tuple:
         status, raw = post_json(f"{receiver.root}/bot{receiver.token}/{method}", body, receiver.proxy)
         return read_api_answer(status, raw, site.redact), raw
     except (Lost, OSError, ValueError) as error:
-        return Sent("unknown" if isinstance(error, Lost) else "not_sent", site.redact(one_line(str(error), 100))), b""
+        return Sent("unknown" if isinstance(error, Lost) else "not_sent", one_line(site.redact(str(error)), 100)), b""
 
 
 def chat_id(receiver: Receiver) -> Any:
@@ -5960,7 +6006,7 @@ def last_receiver(site: Site) -> dict:
     words = " ".join(receiver.command)
     return {
         "via": config.delivery.via, "channel": receiver.channel, "target": receiver.chat, "threadId": receiver.thread,
-        "account": receiver.account, "language": site.lang, "host": config.monitor.host,
+        "account": receiver.account, "language": site.lang, "host": site.host,
         **({"command": receiver.command} if words and site.redact(words) == words else {}),
     }  # fmt: skip
 
@@ -6006,7 +6052,7 @@ def due_messages(site: Site, state: State) -> list:
     apart = (None, site.receiver.identity)
     living = [entry for entry in state.outbox if not has_expired(entry, state.now)]
     due = [entry for entry in living if entry["notBefore"] <= state.now or entry.get("refusedBy") not in apart]
-    header = header_text(site.clock.time_text(state.now), site.config.monitor.host)
+    header = header_text(site.clock.time_text(state.now), site.host)
     return compose(site.lang, due, state.now, header, site.clock.text, room, dropped_count(state), site.advise("status"))
 
 
@@ -6076,9 +6122,10 @@ def log_text(site: Site, path: str, begin: int = 0) -> str:
     kept = Stream(HEAD_KEPT, None)
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, begin))
+            file.seek(max(0, begin - 1))
+            is_cut = begin > 0 and file.read(1) != b"\n"
             for chunk in iter(lambda: file.read(1 << 20), b""):
-                kept.feed(chunk)
+                kept.feed(without_cut_begin(chunk) if is_cut and not kept.size else chunk)
     except OSError:
         return ""
     return site.redact.read(kept.kept())
@@ -6131,7 +6178,7 @@ def approval_life(job: Any) -> float:
 
 def plan_lines(site: Site, job: Any, plan: Plan) -> list:
     """The plan as a person reads it before approving: what, where, which files, what verifies it."""
-    lines = [site.say("plan.title", name=job.name, job=job.id)]
+    lines = [site.say("plan.title", name=name_of_job(site, job.id), job=job.id)]
     for label, text in plan.items.items():
         own = label.partition(": ")[2] if label.startswith("verification ") else label
         if own:
@@ -6200,7 +6247,7 @@ def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     if "api" not in receiver.ways or not receiver.chat:
         raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
     code = f"{int.from_bytes(os.urandom(8), 'big') % 10**8:08d}"
-    header = header_text(site.clock.time_text(site.clock.now().at), site.config.monitor.host)
+    header = header_text(site.clock.time_text(site.clock.now().at), site.host)
     words = header + "\n\n" + site.say("code.message", code=code, job=job.id) + "\n\n"  # first: a long plan must not push it out
     plan_text = clip("\n".join(plan_lines(site, job, plan)), SECTION_LIMIT - utf16_length(words))
     sent = yield from send_api(site, receiver, Message(words + plan_text, True, ()))
@@ -6359,7 +6406,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
     phrase = outcome_phrase(outcome)
     if phrase:
         code = JOB_FAILED
-        warn("error: " + phrase_text(site.lang, phrase))
+        warn("error: " + site.words(phrase))
     else:
         print(site.say("write.done", job=job.id))
         code = (yield from verify_now(site, job)) if verify else DONE
@@ -6620,7 +6667,7 @@ def do_validate_config(files: Files, args: Any) -> int:
     site = make_site(files, config)
     whole = config._replace(problems=(*config.problems, *missing_things(site)))
     warnings = [text for text in (warning, site.clock.problem) if text]
-    warn(*problem_lines(whole, files.config_file, args.strict), *(f"{files.config_file}: warning: {text}" for text in warnings))
+    warn(*problem_lines(whole, files.config_file, args.strict, site.redact), *(f"{files.config_file}: warning: {site.redact(text)}" for text in warnings))
     if config.errors or args.strict and (whole.problems or warnings):
         return USAGE
     print(f"OK: version=1 jobs={len(config.jobs)}")
@@ -6766,7 +6813,7 @@ def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"(?!)
     phrase = outcome_phrase(outcome)
     if phrase and not re.search(none, outcome.err):
         said = one_line(site.redact.read(outcome.err or outcome.out), 400)
-        raise OpsError(": ".join(filter(None, [" ".join(argv), phrase_text(site.lang, phrase), said])), site.advise("schedule", "", "print"))
+        raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule", "", "print"))
     return b"" if phrase else outcome.out
 
 
@@ -6962,7 +7009,7 @@ def decision_lines(site: Site, job: Any, decision: Decision) -> list:
     lines = []
     for effect in decision.effects:
         if isinstance(effect, Notify):
-            lines.append(site.say("would.tell", what=headline(site.lang, job.name, job.id, effect)))
+            lines.append(site.say("would.tell", what=headline(site.lang, name_of_job(site, job.id), job.id, effect)))
         elif isinstance(effect, Resume):
             lines.append(site.say("would.restart" if effect.restart else "would.resume"))
         else:
@@ -6994,20 +7041,20 @@ def call_after_tick(site: Site) -> Flow:
     outcome = yield own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)
     phrase = outcome_phrase(outcome)
     words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
-    return phrase and Phrase("after_tick", {"why": phrase_text(site.lang, phrase) + (words and f": {words}")})
+    return phrase and Phrase("after_tick", {"why": site.words(phrase) + (words and f": {words}")})
 
 
 def after_tick(site: Site, driver: Driver, loud: bool) -> None:
     """Let an outside dead-man's switch know that this tick was good.  It cannot make a good tick a bad one."""
     phrase = driver.finish(call_after_tick(site))
-    words = phrase_text(site.lang, phrase) if phrase else ""
+    words = site.words(phrase) if phrase else ""
     print_trouble(site, "after_tick", phrase, loud, f"warning: {words}", f"help: see monitor.afterTick in {site.config_file}")
 
 
 def print_report(site: Site) -> None:
     """What --print-only has instead of messages; it counts as told, so it is printed however the tick ends."""
     now = site.clock.now().at
-    header = header_text(site.clock.time_text(now), site.config.monitor.host)
+    header = header_text(site.clock.time_text(now), site.host)
     put(message.text + "\n" for message in compose(site.lang, site.printed or [], now, header, site.clock.text, see=site.advise("status")))
 
 
@@ -7131,7 +7178,7 @@ def keep_queue(state: State) -> None:
 
 def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     """The monitor's own part of a tick: its troubles, its memory of jobs, its queue.  Lines to print."""
-    lines = problem_lines(site.config, site.config_file) if site.config.errors else []
+    lines = problem_lines(site.config, site.config_file, False, site.redact) if site.config.errors else []
     first = [line for line in lines if ": error: " in line]
     words = Phrase("config.errors", {"count": len(first), "lines": "\n".join(first[:5]), "jobs": ", ".join(site.config.broken) or "-"})
     told = judge_self(site, state, {"config": Finding("config", ALERT, words) if first else None, "config_file": None})
@@ -7223,7 +7270,7 @@ def do_tick(files: Files, args: Any) -> int:
 def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     """What stands in the way of a start by hand."""
     if look.state == UNKNOWN and not args.despite_unknown:
-        words = phrase_text(site.lang, look.problem or Phrase("status.json"))
+        words = site.words(look.problem or Phrase("status.json"))
         raise blocked(site, job, "start.unknown", "start", "--despite-unknown", why=words)
     if job.managed and is_lock_held(site.store.job_dir(job.id)):
         raise BusyError(site.say("start.left", job=job.id), site.advise("stop", job.id))
@@ -7275,7 +7322,7 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     if not job.managed:
         show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
     if phrase:
-        raise OpsError(site.say("start.failed", why=phrase_text(site.lang, phrase)), site.advise("explain", job.id))
+        raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
     if not job.enabled:
         conclude(site, "start.disabled")
@@ -7317,7 +7364,7 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     """TERM to the pid that the status names, and wait until it is gone; False if there is none."""
     look = yield from look_at(site, job)
     if look.state == UNKNOWN:
-        words = phrase_text(site.lang, look.problem or Phrase("status.json"))
+        words = site.words(look.problem or Phrase("status.json"))
         raise OpsError(site.say("stop.unknown", job=job.id, why=words), site.advise("status", job.id))
     began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
     if not began:
@@ -7339,7 +7386,7 @@ def stop_by_command(site: Site, job: Any) -> Flow:
     show_output(site, outcome)
     phrase = outcome_phrase(outcome)
     if phrase:
-        raise OpsError(site.say("stop.command_failed", job=job.id, why=phrase_text(site.lang, phrase)), site.advise("status", job.id))
+        raise OpsError(site.say("stop.command_failed", job=job.id, why=site.words(phrase)), site.advise("status", job.id))
     return True
 
 
@@ -7381,7 +7428,7 @@ def run_by_hand(site: Site, job: Any) -> Flow:
     warn_undelivered((yield from deliver(site)))
     phrase = outcome_phrase(outcome)
     if phrase:
-        warn("error: " + phrase_text(site.lang, phrase))
+        warn("error: " + site.words(phrase))
     return JOB_FAILED if phrase else DONE
 
 
@@ -7638,6 +7685,7 @@ def job_json(site: Site, row: Row) -> dict:
     words, at = next_action(site, row)
     state = look.state if look else "held" if memory.held_at else "running" if memory.action == "run" else "idle"
     shown = {key: getattr(job, key) for key in ("id", "name", "kind", "risk", "enabled", "managed")}
+    shown["name"] = name_of_job(site, job.id)
     shown.update(
         state=state, running=state == RUNNING, completed=state == COMPLETED, held=bool(memory.held_at),
         attempts=memory.attempts, gaveUp=bool(memory.gave_up_at), lastLookAt=memory.looked_at or None, lastReportAt=memory.reported_at or None,
@@ -7651,7 +7699,7 @@ def job_json(site: Site, row: Row) -> dict:
         shown.update(
             pid=look.pid or None, progress=look.progress, progressKey=look.key or None, level=look.level, waiting=look.waiting,
             message=look.message or None, stopReason=look.stop_reason or None,
-            problem=phrase_text(site.lang, look.problem) if look.problem else None,
+            problem=site.words(look.problem) if look.problem else None,
         )  # fmt: skip
     return shown
 
@@ -7678,7 +7726,7 @@ def status_json(site: Site, state: State, rows: list) -> dict:
 def progress_words(site: Site, look: Optional[Observation]) -> str:
     """How far a job is, or why that cannot be told."""
     if look is None or look.problem:
-        return phrase_text(site.lang, look.problem) if look and look.problem else ""
+        return site.words(look.problem) if look and look.problem else ""
     is_keyless = look.state == RUNNING and not look.key
     share = " ".join(reversed(bar(look.progress).split()))  # the number first: it is what must stay
     return share or ", ".join(progress_lines(look.progress, {})[:2]) or (site.say("status.keyless") if is_keyless else "")
@@ -7762,11 +7810,11 @@ def do_status(site: Site, args: Any) -> int:
 def known_lines(site: Site, row: Row) -> list:
     """What is known of a job."""
     job, memory, look, full_text = row.job, row.memory, row.look, site.clock.full_text
-    lines = [f"{job.name} ({job.id}) · {job.kind} · {job.risk}" + ("" if job.enabled else " · " + site.say("next.disabled"))]
+    lines = [f"{name_of_job(site, job.id)} ({job.id}) · {job.kind} · {job.risk}" + ("" if job.enabled else " · " + site.say("next.disabled"))]
     since = " " + site.say("since", time=full_text(memory.state_at)) if look and look.state == memory.state else ""
     lines.append(site.say("explain.state", state=state_word(site, row)) + since)
     if look:
-        facts = [phrase_text(site.lang, look.problem)] if look.problem else []
+        facts = [site.words(look.problem)] if look.problem else []
         facts += [site.say("line.stop_reason", reason=look.stop_reason)] if look.stop_reason else []
         lines += ["  " + line for line in facts + progress_lines(look.progress, memory.reported_progress)]
         if look.key and look.key == memory.key:
@@ -7870,9 +7918,11 @@ def do_logs(site: Site, args: Any) -> int:
     if not os.path.exists(path):
         raise OpsError(f"no log yet: {path}", site.advise("start", args.job))
     with open(path, "rb") as file:
-        file.seek(max(0, file_size(path) - (1 << 20)))
-        lines = file.read().splitlines()
-        put(map(site.redact.read, lines[max(0, len(lines) - args.n) :]))
+        begin = file.seek(max(0, file_size(path) - (1 << 20)))
+        data = file.read()
+        lines = site.redact.read(without_cut_begin(data) if begin else data).split("\n")
+        lines = lines if lines[-1] else lines[:-1]
+        put(lines[max(0, len(lines) - args.n) :])
         while args.follow:
             sys.stdout.flush()
             time.sleep(0.3)
@@ -8289,7 +8339,7 @@ def examine_test(patient: Patient) -> Iterator[Health]:
         why = f"others could have written the config: {trust.refusal}" if trust.refusal else receiver.problem
         yield Health("fail", f"not sent: {why}", trust.mend or receiver.advice)
         return
-    text = f"{header_text(site.clock.time_text(site.clock.now().at), site.config.monitor.host)}\n\n{site.say('doctor.test')}"
+    text = f"{header_text(site.clock.time_text(site.clock.now().at), site.host)}\n\n{site.say('doctor.test')}"
     for way in receiver.ways:
         sent = Driver(site).finish(SENDERS[way](site, receiver, Message(text, False, ())))
         words = f"by {way} to {receiver.chat or 'your command'}: {sent.result.replace('_', ' ')}"

@@ -192,12 +192,11 @@ def column(samples: list, name: str) -> list:
 
 
 def idle_ticks(shop: Workshop, runs: int) -> None:
-    """A tick with nothing to do: what every minute costs."""
+    """A tick with nothing to do: what every minute costs.  The goal is for the form that `schedule install` writes."""
     empty = shop.installation("idle", [])
-    goal = Goal("<= 60 ms above", 0.060)
-    forms = (("tick, no jobs, as typed", empty.argv("tick"), [sys.executable, "-c", "pass"]),
-             ("tick, no jobs, as a scheduler calls it", empty.scheduled(), bare("pass")))  # fmt: skip
-    for name, argv, nothing in forms:
+    forms = (("tick, no jobs, as a scheduler calls it", empty.scheduled(), bare("pass"), Goal("<= 45 ms above", 0.045)),
+             ("tick, no jobs, as typed", empty.argv("tick"), [sys.executable, "-c", "pass"], NO_GOAL))  # fmt: skip
+    for name, argv, nothing, goal in forms:
         ours, floor = shop.in_turns(runs, Task(argv), Task(nothing))
         print_row(f"{name}: CPU", "ms", column(ours, "cpu"), column(floor, "cpu"), "above", goal)
         print_row(f"{name}: wall", "ms", column(ours, "wall"), column(floor, "wall"), "above")
@@ -216,15 +215,15 @@ def many_jobs(shop: Workshop, count: int, runs: int) -> None:
     floors = [Task(["xargs", "-0", "-P", str(width), "-n", "1", "/bin/echo"], words) for width in (16, 32)]
     ours, scheduled, floor16, floor32 = shop.in_turns(runs, Task(here.argv("tick")), Task(here.scheduled()), *floors)
     big = count >= 1000
-    goal = Goal("<= 1.3 x", 1.3) if big else NO_GOAL
-    times, name = column(ours, "wall"), f"{count:,} jobs"
-    print_row(f"{name}: wall, xargs -P 16", "s", times, column(floor16, "wall"), "ratio", goal)
-    print_row(f"{name}: wall, xargs -P 32", "s", times, column(floor32, "wall"), "ratio")
+    goal = Goal("<= 1.15 x", 1.15) if big else NO_GOAL
+    name = f"{count:,} jobs"
     print_row(f"{name}, as scheduled: wall, xargs -P 16", "s", column(scheduled, "wall"), column(floor16, "wall"), "ratio", goal)
-    print_row(f"{name}: CPU, xargs -P 16", "s", column(ours, "cpu"), column(floor16, "cpu"), "ratio")
+    print_row(f"{name}, as scheduled: wall, xargs -P 32", "s", column(scheduled, "wall"), column(floor32, "wall"), "ratio")
+    print_row(f"{name}, as scheduled: CPU, xargs -P 16", "s", column(scheduled, "cpu"), column(floor16, "cpu"), "ratio")
+    print_row(f"{name}, as typed: wall, xargs -P 16", "s", column(ours, "wall"), column(floor16, "wall"), "ratio")
     if big:
-        print_row(f"{name}: memory", "MB", column(ours, "peak"), None, "", Goal("< 45 MB", 45e6))
         print_row(f"{name}, as scheduled: memory", "MB", column(scheduled, "peak"), None, "", Goal("< 45 MB", 45e6))
+        print_row(f"{name}, as typed: memory", "MB", column(ours, "peak"))
     size = os.path.getsize(here.state) / count
     print_row(f"{name}: state a job", "B", [size], None, "", Goal("< 1 KB", 1000) if big else NO_GOAL)
 
@@ -237,8 +236,8 @@ def slow_statuses(shop: Workshop, runs: int) -> None:
     floor = Task(["xargs", "-0", "-P", "32", "-n", "1", "/bin/sh", "-c"], words)
     goal = Goal("<= 1.2 x", 1.2)
     ours, scheduled, theirs = shop.in_turns(runs, Task(here.argv("tick")), Task(here.scheduled()), floor)
-    print_row("100 jobs of 0.2 s: wall, xargs -P 32", "s", column(ours, "wall"), column(theirs, "wall"), "ratio", goal)
-    print_row("100 jobs of 0.2 s, as scheduled: wall", "s", column(scheduled, "wall"), column(theirs, "wall"), "ratio", goal)
+    print_row("100 jobs of 0.2 s, as scheduled: wall, xargs -P 32", "s", column(scheduled, "wall"), column(theirs, "wall"), "ratio", goal)
+    print_row("100 jobs of 0.2 s, as typed: wall, xargs -P 32", "s", column(ours, "wall"), column(theirs, "wall"), "ratio", goal)
 
 
 def hung_statuses(shop: Workshop, runs: int) -> None:
@@ -275,9 +274,9 @@ def floods(shop: Workshop, size: int, runs: int) -> None:
             assert memory["ranAt"] >= began and not memory.get("ranCode"), memory
 
         ours, scheduled, theirs = shop.in_turns(runs, Task(here.argv("tick"), after=check_ran), Task(here.scheduled(), after=check_ran), floor)
-        print_row(f"{text} {name}: wall, | cat > /dev/null", "s", column(ours, "wall"), column(theirs, "wall"), "ratio", Goal("<= 2 x", 2.0))
-        print_row(f"{text} {name}: memory", "MB", column(ours, "peak"), column(theirs, "peak"), "", Goal("< 30 MB", 30e6))
-        print_row(f"{text} {name}, as scheduled: memory", "MB", column(scheduled, "peak"), column(theirs, "peak"), "", Goal("< 30 MB", 30e6))
+        print_row(f"{text} {name}, as scheduled: wall, | cat", "s", column(scheduled, "wall"), column(theirs, "wall"), "ratio", Goal("<= 2 x", 2.0))
+        print_row(f"{text} {name}, as scheduled: memory", "MB", column(scheduled, "peak"), column(theirs, "peak"), "", Goal("< 20 MB", 20e6))
+        print_row(f"{text} {name}, as typed: memory", "MB", column(ours, "peak"), column(theirs, "peak"))
 
 
 def big_config(shop: Workshop, count: int, runs: int) -> None:

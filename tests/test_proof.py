@@ -24,7 +24,8 @@ class TestClaims(unittest.TestCase):
 
 @unittest.skipUnless(os.path.exists(FULL_DISK), "no /dev/full on this system")
 class TestAFullDiskBehindTheOutput(unittest.TestCase):
-    COMMANDS = (["status"], ["status", "--json"], ["explain", "a"], ["history"], ["-h"], ["schema"], ["tick", "--dry-run"], ["run", "c"], ["validate-config"])
+    LOOKS = (["status"], ["status", "--json"], ["explain", "a"], ["history"], ["-h"], ["schema"])
+    COMMANDS = (*LOOKS, ["tick", "--dry-run"], ["run", "c"], ["validate-config"])
 
     def home(self):
         home = Installation(self, long_job("a"), check("c", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo ALERT: the pond"))
@@ -118,6 +119,78 @@ class TestSelftestOnABadDisk(unittest.TestCase):
             ran = home.call("selftest", bend=bend)
             self.assertEqual((ran.code, ran.err.count("\n")), (1, 1), ran.err)
             self.assertRegex(ran.err, "error: cannot work in .*/net/state: no space left on device")
+
+
+class TestSecretsStayIn(unittest.TestCase):
+    """Each place in which the proof could read a token once."""
+
+    CORE = "Zx9Qw3Er7Ty1Ui5Op2As8Df4Gh6Jk0Lz"
+    TOKEN = "ghp_" + CORE + "Xc3V"
+
+    def no_trace(self, *texts):
+        for text in texts:
+            pieces = [self.CORE[begin : begin + 10] for begin in range(len(self.CORE) - 9)]
+            self.assertEqual([piece for piece in pieces if piece in text], [], text[:500])
+
+    def test_names_the_host_and_the_time_zone(self):
+        home = Installation(self, {**long_job("a"), "name": "a " + self.TOKEN}, monitor={"host": self.TOKEN, "timezone": self.TOKEN})
+        home.says("a", **STOPPED)
+        calls = [home.call(*argv) for argv in (["tick", "--dry-run"], ["tick"], ["explain", "a"], ["status", "--json"], ["validate-config"])]
+        self.assertEqual(len(home.told), 1)
+        self.no_trace(*home.told, home.read(home.state_path), *(text for call in calls for text in (call.out, call.err)))
+
+    def test_programs_and_directories_that_are_missing(self):
+        missing = {**check("c", "", everySeconds=60), "commands": {"run": ["/nowhere/" + self.TOKEN]}}
+        nowhere = {**check("d", ":", everySeconds=60), "cwd": "/nowhere/" + self.TOKEN}
+        home = Installation(self, missing, nowhere)
+        home.tick()
+        calls = [home.call(*argv) for argv in (["status", "--json"], ["explain", "c"], ["run", "c"], ["run", "d"], ["validate-config"])]
+        self.no_trace(*home.told, home.read(home.state_path), *(text for call in calls for text in (call.out, call.err)))
+
+    def test_words_that_are_typed(self):
+        home = Installation(self, check("c", ":"))
+        for argv in (["start", self.TOKEN], [self.TOKEN], ["status", "--" + self.TOKEN], ["mute", "c", "--for", self.TOKEN]):
+            self.no_trace(home.call(*argv).err)
+
+    def test_a_syntax_error_at_a_token(self):
+        for text in ("{-%s: 1}", "[%s]", '{"a": %s}', '{"%s": 1, "%s": 2}'):
+            with self.assertRaises(ops.Malformed) as caught:
+                ops.parse_json(text.replace("%s", self.CORE if "-%s" in text else self.TOKEN), "refuse")
+            self.no_trace(str(caught.exception))
+
+    def test_a_value_that_is_quoted_in_part(self):
+        for pad in range(0, 60, 3):
+            self.no_trace(ops.found_text("x" * pad + " " + self.TOKEN), ops.path_text(("x" * pad + " " + self.TOKEN,)))
+
+    def test_what_is_left_of_a_token_where_an_output_is_cut(self):
+        redact = ops.Redactor()
+        for cut in range(0, 40, 3):
+            for limit in (ops.HEAD_KEPT, ops.TAIL_KEPT):
+                stream = ops.Stream(ops.HEAD_KEPT, None)
+                before = b"x " * (limit // 2) if limit == ops.HEAD_KEPT else b"y " * 80_000
+                after = b" z" * 80_000 if limit == ops.HEAD_KEPT else b" z" * (limit // 2)
+                stream.feed(before[cut:] + self.TOKEN.encode() + after[cut:])
+                self.no_trace(redact.read(stream.kept()))
+
+    def test_what_is_left_of_a_token_where_a_log_or_a_line_is_cut(self):
+        home = Installation(self)
+        for cut in range(0, 40, 3):
+            home.put("log", "x\n" + self.TOKEN + " " + "y" * (8191 - cut))
+            self.no_trace(ops.file_tail(home.path("log"), ops.Redactor()))
+            attention = ops.Attention(("ALERT",))
+            attention.feed((f"{self.TOKEN} {'x' * (199 - cut)} ALERT {'y' * (392 - 199 + cut)} {self.TOKEN}\n").encode())
+            attention.feed((f"ALERT {'y' * (594 - cut)} {self.TOKEN}\n").encode())
+            self.no_trace(*(ops.Redactor().read(line) for line in attention.end()))
+
+    def test_a_key_whose_first_lines_are_gone(self):
+        self.no_trace(ops.Redactor()(f"{self.CORE}{self.CORE}\n{self.CORE}\n-----END RSA PRIVATE KEY-----\n"))
+
+    def test_the_job_of_an_entry_that_somebody_queued(self):
+        home = Installation(self, check("c", ":"))
+        home.set_state(queue=[{"id": "x", "jobId": self.TOKEN, "status": "pending", "notBefore": 0}])
+        home.tick()
+        self.assertEqual(len(home.told_with("BLOCKED")), 1)
+        self.no_trace(*home.told, home.read(home.state_path))
 
 
 if __name__ == "__main__":

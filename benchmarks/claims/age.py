@@ -18,8 +18,8 @@ from benchmarks.claims.stage import Stage, job, ops, status
 
 CLAIM = "state survives age: 1,000 jobs for a year stay under 5 KB each, history bounded, ticks even"
 FULL, QUICK = 1, 1
-JOBS, QUICK_JOBS = 1000, 40
-TICKS, QUICK_TICKS = 1500, 160
+JOBS, QUICK_JOBS = 1000, 30
+TICKS, QUICK_TICKS = 1500, 120
 YEAR = 365 * 86400.0
 STATE_A_JOB = 5000  # bytes
 SLOWER = 1.5  # how much the last quarter's ticks may exceed the first's; the machine is not ours alone

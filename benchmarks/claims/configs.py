@@ -24,8 +24,11 @@ CLAIM = "configs are judged, never crashed; every refusal names a place"
 FULL, QUICK = 50, 1
 CASES, QUICK_CASES = 1000, 250  # of one part
 TICKED = 0.1  # share of the cases that a tick sees too
-PIECES = (b"{", b"}", b"[", b"]", b",", b":", b'"', b"'", b"\\", b"//", b"/*", b"*/", b"\\u", b"\\ud800", b"\0", b"\xff", b"\xef\xbb\xbf", b"NaN", b"-", b"1e999",
-          b"0x", b"010", b"null", b"true", b"\n", b"\r", b"\xe2\x80\xa8", b'"jobs":', b'"id": "a",', b"[" * 300, b'{"a":' * 300, b"9" * 5000, b"$include")  # fmt: skip
+PIECES = (
+    b"{", b"}", b"[", b"]", b",", b":", b'"', b"'", b"\\", b"//", b"/*", b"*/", b"\\u", b"\\ud800", b"\0", b"\xff", b"\xef\xbb\xbf",
+    b"NaN", b"-", b"1e999", b"0x", b"010", b"null", b"true", b"\n", b"\r", b"\xe2\x80\xa8", b'"jobs":', b'"id": "a",', b"$include",
+    b"[" * 300, b'{"a":' * 300, b"9" * 5000,
+)  # fmt: skip
 PLACE = r"\d+:\d+: error: \S"
 
 
@@ -45,8 +48,9 @@ def random_setting(rng, field):
     if "enum" in kind.schema:
         return rng.choice(kind.schema["enum"])
     values = {
-        "version": 1, "text": random_text(rng).replace("\0", ""), "id": rng.choice(["a", "b", "c", "job one", "工作"]), "text or number": rng.choice(["-100", 777]),
-        "boolean": rng.random() < 0.5, "seconds": rng.choice([0, 1, 0.5, 3600]), "count": rng.randint(0, 9), "looks": rng.randint(1, 9), "parallel": rng.randint(1, 64),
+        "version": 1, "text": random_text(rng).replace("\0", ""), "id": rng.choice(["a", "b", "c", "job one", "工作"]),
+        "text or number": rng.choice(["-100", 777]), "boolean": rng.random() < 0.5, "seconds": rng.choice([0, 1, 0.5, 3600]),
+        "count": rng.randint(0, 9), "looks": rng.randint(1, 9), "parallel": rng.randint(1, 64),
         "argv": ["job", rng.choice("abc"), "run"], "texts": ["ALERT"], "environment": {"A": "b"}, "clock": rng.choice(["00:00", "23:59"]),
     }  # fmt: skip
     return values[next(name for name, known in ops.KINDS.items() if known is kind)]

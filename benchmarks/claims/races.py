@@ -29,7 +29,7 @@ def jobs():
     managed.update(managed=True, commands={"start": ["/bin/sh", "-c", ALONE.format("managed") + "exec sleep 600"]})
     return [
         long_job("resumed", ALONE.format("resumed") + slow(0, 2) + RUNS.format("resumed"), **RESUMED),
-        long_job("restarted", ALONE.format("restarted") + RUNS.format("restarted"), "rmdir restarted.on; " + "echo '{}' > restarted.status", **RESTARTED),
+        long_job("restarted", ALONE.format("restarted") + RUNS.format("restarted"), "rmdir restarted.on; echo '{}' > restarted.status", **RESTARTED),
         managed,
         check("due", ALONE.format("due") + slow(0, 2) + "rmdir due.on; echo ALERT: due", everySeconds=3600),
         check("queued", ALONE.format("queued") + "rmdir queued.on; exit 4"),
@@ -97,8 +97,8 @@ class Race:
         self.ledger.check(not missing or killed, "not started at all:", where, missing)
 
     def type(self, argv):
-        command = [sys.executable, str(SCRIPT), *argv]
-        return subprocess.Popen(command, env=self.home.env, cwd=self.home.root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, str(SCRIPT), *argv], env=self.home.env, cwd=self.home.root, **streams)
 
     def look(self, where, done, errors, killed):
         check, home = self.ledger.check, self.home

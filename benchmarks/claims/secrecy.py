@@ -15,15 +15,17 @@ import string
 from benchmarks.claims.home import Home, check, long_job, ops, sh, write
 
 CLAIM = "secrets stay in: a token planted anywhere shows up nowhere"
-FULL, QUICK = 40, 1
-HOMES, QUICK_HOMES = 8, 1  # of one part
+FULL, QUICK = 30, 1
+HOMES, QUICK_HOMES = 4, 1  # of one part
 WINDOW = 10  # letters of a token that nobody may see in a row
 LETTERS = string.ascii_letters + string.digits
-CUTS = (0, 3, 40, 100, 150, 180, 200, 290, 300, 390, 400, 560, 600, 1000, 1200, 2048, 8192, 16 << 10, 48 << 10, 64 << 10)  # where texts are cut, in letters
+# Where texts are cut, in letters.
+CUTS = (0, 3, 40, 100, 150, 180, 200, 290, 300, 390, 400, 560, 600, 1000, 1200, 2048, 8192, 16 << 10, 48 << 10, 64 << 10)
 
 # The forms of a token: how it is recognised, and which part of it is the secret.
 FORMS = {
-    "telegram": ("{digits}:{s}", 35), "openai": ("sk-{s}", 40), "github": ("ghp_{s}", 36), "github fine": ("github_pat_{s}", 50), "aws": ("AKIA{upper}", 16),
+    "telegram": ("{digits}:{s}", 35), "openai": ("sk-{s}", 40), "github": ("ghp_{s}", 36), "github fine": ("github_pat_{s}", 50),
+    "aws": ("AKIA{upper}", 16),
     "slack": ("xoxb-{s}", 30), "bearer": ("Authorization: Bearer {s}", 30), "labelled": ("password={s}", 20), "quoted": ('"api_key": "{s}"', 24),
     "url": ("https://user:{s}@example.org/", 20), "private key": ("-----BEGIN RSA PRIVATE KEY-----\\n{s}\\n-----END RSA PRIVATE KEY-----", 64),
     "a variable's value": ("{s}", 24),
@@ -68,6 +70,18 @@ class Planted:
     def line(self, place):
         return self.plant(place).replace("\n", " ")
 
+    def in_a_path(self, place):
+        """One that is itself when it stands in a path."""
+        while True:
+            text = self.line(place)
+            if "/" not in text:
+                return "/nowhere/" + text
+            self.secrets.pop()
+
+    def declare(self, home):
+        """What a name declares secret is declared."""
+        home.env.update(self.env)
+
     def padded(self, place):
         """The same in a longer text, with the secret where a cut may fall into it."""
         cut = self.rng.choice(CUTS)
@@ -87,10 +101,12 @@ def fill(planted, home):
     """Jobs that carry secrets wherever they can."""
     p, rng = planted, planted.rng
     status = {
-        "running": True, "completed": False, "progressKey": p.padded("progressKey"), "message": p.padded("message"), "stopReason": p.padded("stopReason"),
-        "level": rng.choice(["warn", "alert"]), "progress": {p.line("progress key"): 1, "rows": p.padded("progress"), "deep": {"a": [p.line("deep progress")]}},
+        "running": True, "completed": False, "progressKey": p.padded("progressKey"), "message": p.padded("message"),
+        "stopReason": p.padded("stopReason"), "level": rng.choice(["warn", "alert"]),
+        "progress": {p.line("progress key"): 1, "rows": p.padded("progress"), "deep": {"a": [p.line("deep progress")]}},
     }  # fmt: skip
-    good = long_job("good", p.prints(home, "start.out", p.padded("output of start"), "exit 0"), p.prints(home, "stop.out", p.padded("output of stop"), "exit 3"))
+    starts = p.prints(home, "start.out", p.padded("output of start"), "exit 0")
+    good = long_job("good", starts, p.prints(home, "stop.out", p.padded("output of stop"), "exit 3"))
     good["name"] = p.line("name")
     good["commands"]["start"].append(p.line("argv of start"))
     home.put("good.status", json.dumps(status) + "\n")
@@ -104,8 +120,8 @@ def fill(planted, home):
         check("loud", p.prints(home, "loud.out", "ALERT " + p.padded("an attention line"), "exit 0"), everySeconds=60),
         check("fails", p.prints(home, "fails.out", p.padded("output of a failed check"), "cat fails.out >&2; exit 4"), everySeconds=60),
         check("quiet", p.prints(home, "quiet.out", p.padded("output of a run by hand"), "exit 0")),
-        {**check("missing", ":", everySeconds=60), "commands": {"run": ["/nowhere/" + p.line("a program").replace("/", "_"), p.line("an argument")]}},
-        {**check("nowhere", ":", everySeconds=60), "cwd": "/nowhere/" + p.line("a directory").replace("/", "_")},
+        {**check("missing", ":", everySeconds=60), "commands": {"run": [p.in_a_path("a program"), p.line("an argument")]}},
+        {**check("nowhere", ":", everySeconds=60), "cwd": p.in_a_path("a directory")},
         write("w", p.prints(home, "w.out", p.padded("output of a write"), f"exit {rng.choice([0, 3])}"), "quiet"),
         {"id": "managed", "kind": "long_running_read", "risk": "read_only", "enabled": True, "managed": True, "policy": {"autoResume": True},
          "commands": {"start": sh(p.prints(home, "m.out", p.padded("output of a managed job"), "cat m.progress > $OPS_PROGRESS_FILE; exit 5"))}},
@@ -130,8 +146,7 @@ def fail_to_deliver(planted, home):
     words = planted.padded("words of the receiver")
     home.put("receiver.out", words)
     home.config["delivery"]["command"] = sh("cat receiver.out >&2; cat receiver.out; exit 1")
-    for name, value in planted.env.items():
-        home.env[name] = value
+    planted.declare(home)
     home.configure()
 
 
@@ -140,14 +155,14 @@ def break_config(planted, home):
     text = home.read(home.config_path)
     bad = planted.line("a syntax error").replace('"', "")
     home.put(home.config_path, text.replace('"jobs"', f'{bad} "jobs"', 1))
-    for name, value in planted.env.items():
-        home.env[name] = value
+    planted.declare(home)
 
 
 COMMANDS = (
-    ["validate-config"], ["tick", "--dry-run"], ["tick"], ["status"], ["status", "--json"], ["explain", "good"], ["explain", "odd"], ["explain", "stopped"],
-    ["explain", "missing"], ["run", "quiet"], ["run", "fails"], ["run", "loud", "--dry-run"], ["run", "missing"], ["start", "managed"], ["tick", "--print-only"],
-    ["logs", "managed"], ["logs", "good"], ["start", "stopped"], ["stop", "good"], ["approve", "w", "--show"], ["run", "w"], ["run", "w", "--dry-run"], ["tick"],
+    ["validate-config"], ["tick", "--dry-run"], ["tick"], ["status"], ["status", "--json"], ["explain", "good"], ["explain", "odd"],
+    ["explain", "stopped"], ["explain", "missing"], ["run", "quiet"], ["run", "fails"], ["run", "loud", "--dry-run"], ["run", "missing"],
+    ["start", "managed"], ["tick", "--print-only"], ["logs", "managed"], ["logs", "good"], ["start", "stopped"], ["stop", "good"],
+    ["approve", "w", "--show"], ["run", "w"], ["run", "w", "--dry-run"], ["tick"],
     ["logs", "w"], ["logs", "stopped"], ["history"], ["history", "--json"], ["explain", "managed"], ["status", "managed", "--json"],
 )  # fmt: skip
 
@@ -173,15 +188,14 @@ def prove_home(ledger):
                 call("approve", "w", "--digest", done.out.rpartition("digest: ")[2].strip())
             ledger.check(done.code not in (70, 99), "it fell:", argv, done)
         entry = {"id": "x", "jobId": planted.line("jobId of a queue entry"), "status": "pending", "notBefore": 0}
-        for name, value in planted.env.items():
-            home.env[name] = value
+        typed = [["start", planted.line("a typed job")], [planted.line("a typed command")], ["status", "--" + planted.line("a typed option")]]
+        planted.declare(home)
         state = home.state
         state["queue"].append(entry)
         home.put(home.state_path, json.dumps(state))
         call("tick")
-        call("start", planted.line("a typed job"))
-        call(planted.line("a typed command"))
-        call("status", "--" + planted.line("a typed option"))
+        for argv in typed:
+            call(*argv)
         fail_to_deliver(planted, home)
         call("tick")
         call("status")

@@ -22,7 +22,8 @@ JOBS = 6
 GAPS = (20.0, 60.0, 60.0, 60.0, 61.0, 300.0, 900.0)
 SLEEPS = (60.0, 3600.0, 8 * 3600.0, 72 * 3600.0)
 JUMPS = (-365 * 86400.0, -86400.0, -3600.0, 3600.0, 86400.0, 365 * 86400.0)
-UNREADABLE = (b"", b"no JSON", b"[]", b'{"running": true}', b'{"running": true, "completed": true}', {"code": 1}, {"code": None, "timed_out": True}, {"code": -9})
+UNREADABLE = (b"", b"no JSON", b"[]", b'{"running": true}', b'{"running": true, "completed": true}',
+              {"code": 1}, {"code": None, "timed_out": True}, {"code": -9})  # fmt: skip
 
 
 class Truth:
@@ -136,7 +137,8 @@ class Play:
         state = self.stage.state["jobs"]
         for name, word, seen in self.acted:
             check(seen != "unknown", "it acted on a look that cannot tell:", name, word, where)
-            check(seen == "stopped" if word == "start" and not self.was_stopped(name) else seen in ("running", "stopped"), "it acted on", seen, name, word, where)
+            may = ("stopped",) if word == "start" and not self.was_stopped(name) else ("running", "stopped")
+            check(seen in may, "it acted on", seen, name, word, where)
         for name, truth in self.truths.items():
             self.ledger.case(played=1)
             self.check_stall(truth, state[name], where)
