@@ -2068,19 +2068,12 @@ def cron_lines(calling: Calling) -> str:
 
 def merge_crontab(table: bytes, name: str, ours: bytes) -> bytes:
     """`table` with `ours` where the lines called `name` stand, else at its end; all others stay, byte for byte."""
-    kept: list = []
-    place, is_next = -1, False
-    for row in re.findall(rb"[^\n]*\n|[^\n]+", table):
-        is_mark = row.startswith(f"# {name}: ".encode())
-        if is_mark and place < 0:
-            place = len(kept)
-        if not is_mark and not (is_next and b"tick" in row):
-            kept.append(row)
-        is_next = is_mark
-    if place < 0:
-        kept += [b"\n"] if ours and kept and not kept[-1].endswith(b"\n") else []
-        place = len(kept)
-    return b"".join([*kept[:place], ours, *kept[place:]])
+    mark = re.escape(f"# {name}: ".encode())
+    old = rb"(?m)^" + mark + rb".*\n?(?:(?!" + mark + rb").*tick.*\n?)?"
+    first, others = re.search(old, table), re.sub(old, b"", table)
+    if not first:
+        return table + (b"\n" if ours and table and not table.endswith(b"\n") else b"") + ours
+    return others[: first.start()] + ours + others[first.start() :]
 
 
 # ==== STATE ==============================================================
@@ -3615,10 +3608,10 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
     return data
 
 
-def names_in(directory: str) -> list:
-    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
+def paths_in(directory: str, *endings: str) -> list:
+    """The paths of what is in a directory and ends so, sorted; none where there is no such, or it is not ours to read."""
     try:
-        return sorted(os.listdir(directory))
+        return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if name.endswith(endings or "")]
     except OSError:
         return []
 
@@ -4593,29 +4586,24 @@ def read_plist(path: str) -> dict:
 
 def read_units(directories: list) -> tuple:
     """(unit -> (file, its text and that of its drop-ins), units that are enabled); of equal names the first file counts."""
-    paths: dict = {}
-    enabled: set = set()
-    for path in (f"{directory}/{name}" for directory in directories for name in names_in(directory)):
-        if path.endswith((".service", ".timer")):
-            paths.setdefault(os.path.basename(path), path)
-        elif path.endswith(".wants"):
-            enabled.update(names_in(path))
-    units = {}
-    for name, path in paths.items():
-        drop_ins = [f"{place}/{part}" for place in (f"{directory}/{name}.d" for directory in directories) for part in names_in(place)]
-        units[name] = path, "\n".join(map(text_in, [path, *(part for part in drop_ins if part.endswith(".conf"))]))
-    return units, enabled
+    units: dict = {}
+    for path in (path for directory in directories for path in paths_in(directory, ".service", ".timer")):
+        name = os.path.basename(path)
+        drop_ins = (part for directory in directories for part in paths_in(f"{directory}/{name}.d", ".conf"))
+        units.setdefault(name, (path, "\n".join(map(text_in, [path, *drop_ins]))))
+    wants = (place for directory in directories for place in paths_in(directory, ".wants"))
+    return units, {os.path.basename(path) for place in wants for path in paths_in(place)}
 
 
 def find_schedulers(root: str, home: str, crontab: str) -> list:
     """Every Entry below `root` (/etc, /Library) and in `home`; `crontab` is what `crontab -l` printed."""
     found = list(crontab_entries(crontab, "crontab -l", False))
-    for path in (f"{root}/etc/crontab", *(f"{root}/etc/cron.d/{name}" for name in names_in(f"{root}/etc/cron.d"))):
+    for path in (f"{root}/etc/crontab", *paths_in(f"{root}/etc/cron.d")):
         found += crontab_entries(text_in(path), path, True)
     found += systemd_entries("systemctl --user", home, *read_units([f"{home}/.config/systemd/user", f"{root}/etc/systemd/user"]))
     found += systemd_entries("systemctl", home, *read_units([f"{root}/etc/systemd/system"]))
     for place, user in ((f"{home}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchDaemons", "root")):
-        for path in (f"{place}/{name}" for name in names_in(place) if name.endswith(".plist")):
+        for path in paths_in(place, ".plist"):
             found += launchd_entries(read_plist(path), path, user)
     return found
 
@@ -7643,18 +7631,16 @@ def next_action(site: Site, row: Row) -> tuple:
     """(words, epoch seconds or 0.0) of what happens next by itself."""
     job = row.job
     reason = row.decision and row.decision.reasons.get("resume") or Reason("resume.off")
-    key, at = "look", 0.0
-    if not job.enabled and job.kind != WRITE:
-        key = "disabled"
-    elif job.kind == CHECK and job.policy.every_seconds:
-        key, at = "run", next_slot(job, row.memory)
-    elif job.kind != LONG_READ:
-        key = "by_hand"
-    elif reason.key in ("resume.now", "resume.backoff"):
-        key, at = "resume", reason.again_at
-    elif row.look.state == STOPPED and reason.key in ("resume.held", "resume.gave_up", "resume.changed"):
-        key = reason.key.partition(".")[2]
-    return site.say("next." + key), at
+    has_slots, is_stopped = job.kind == CHECK and job.policy.every_seconds, row.look and row.look.state == STOPPED
+    found = first_reason(
+        (not job.enabled and job.kind != WRITE, "disabled"),
+        (has_slots, "run", has_slots and next_slot(job, row.memory)),
+        (job.kind != LONG_READ, "by_hand"),
+        (reason.key in ("resume.now", "resume.backoff"), "resume", reason.again_at),
+        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), reason.key.partition(".")[2]),
+        (True, "look"),
+    )
+    return site.say("next." + found.key), found.again_at
 
 
 def next_text(site: Site, row: Row, time_text: Callable[[float], str]) -> str:
@@ -8226,10 +8212,10 @@ def examine_disk(patient: Patient) -> Iterator[Health]:
 
 def examine_state(patient: Patient) -> Iterator[Health]:
     site, path = patient.site, patient.files.state_file
-    lock, (place, name) = site.store.lock_path("state"), os.path.split(path)
+    lock = site.store.lock_path("state")
     if is_held(lock, HELD_LONG):
         yield Health("fail", f"another process holds {lock}: nothing can be saved", f"lsof {shell_word(lock)}")
-    aside = [f"{place}/{other}" for other in names_in(place) if other.startswith(f"{name}.corrupt-")]
+    aside = [other for other in paths_in(os.path.dirname(path)) if other.startswith(f"{path}.corrupt-")]
     if aside:
         yield Health("warn", f"states that could not be read: {len(aside)}, the last: {aside[-1]}", f"look into it, then: rm {shell_word(aside[-1])}")
     if site.store.is_unreadable():
