@@ -2952,7 +2952,8 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approve
     """The gate after a run of one of its verification jobs.  Only a run of the approved check that began after the write counts."""
     if gate.verify not in UNVERIFIED or began_at < gate.run_ended_at:
         return gate
-    left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, gate.verify_failed))
+    known = gate.verify_failed or ([] if gate.verify == "pending" else gate.verify_left)
+    left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, known))
     if not (is_good and is_approved):
         result = "other" if is_good else "failed"
         return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
@@ -8052,9 +8053,9 @@ def do_selftest(files: Files, args: Any) -> int:
         for check in SELFTESTS:
             try:
                 problems += check(directory)
-            except (OSError, OpsError) as error:
-                problems.append(f"{check.__name__} met an error: {error}")
-    warn(*(f"error: {problem}" for problem in problems))
+            except (OSError, OpsError) as error:  # a full, read-only or broken disk is what it looks for
+                problems.append(f"cannot work in {parent}: {os_words(error) if isinstance(error, OSError) else error}")
+    warn(*(f"error: {problem}" for problem in dict.fromkeys(problems)))
     if problems:
         return JOB_FAILED
     print("selftest: OK")

@@ -783,11 +783,11 @@ class TheTickGoesOnWithoutTheWrongJob(CommandLine, unittest.TestCase):
         self.assertEqual((ran.read_text(), pathlib.Path(told).read_text().count("ALERT") > 0), ("x\n", True))
         self.save(json.dumps(document(good, delivery=delivery))[:-20])
         self.assertEqual(self.call("tick")[0], 2)
-        self.assertNotIn(self.config_file, pathlib.Path(told).read_text(), "an editor may be half-way")
+        self.assertNotIn(f"{self.config_file}:", pathlib.Path(told).read_text(), "an editor may be half-way")
         self.assertEqual(self.call("tick")[0], 2)
-        self.assertEqual(pathlib.Path(told).read_text().count(self.config_file), 1)
+        self.assertEqual(pathlib.Path(told).read_text().count(f"{self.config_file}:"), 1)
         self.assertEqual(self.call("tick"), (2, "", ""))
-        self.assertEqual(pathlib.Path(told).read_text().count(self.config_file), 1)
+        self.assertEqual(pathlib.Path(told).read_text().count(f"{self.config_file}:"), 1)
         self.assertEqual(ran.read_text(), "x\n", "nothing of it was executed")
 
 
