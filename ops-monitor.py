@@ -4444,7 +4444,7 @@ class Entry(NamedTuple):
     remove: str = "crontab -e"  # what takes it away
 
 
-IMPORT_FORM = r"""__import__\(["']ops-monitor["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+IMPORT_FORM = r"""__import__\(["']([^"']+)["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
 QUOTED = r"""["']([^"']+)["']"""
 
 
@@ -4460,6 +4460,12 @@ def shell_words(command: str) -> list:
         return command.split()
 
 
+def unit_words(line: str, home: str) -> list:
+    """The words of a line in a systemd unit: quotes, escapes, `%h` and `%%`."""
+    parts = ("".join(found) for found in re.findall(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|(\S+)""", line))
+    return [re.sub(r"\\(.)|%([h%])", lambda found: home if found[2] == "h" else found[1] or "%", part) for part in parts]
+
+
 def tick_call(words: list) -> Optional[Call]:
     """How these words call `tick`, by the script's name or as a module; None if they do not."""
     for number, word in enumerate(words):
@@ -4467,11 +4473,12 @@ def tick_call(words: list) -> Optional[Call]:
         module = re.search(IMPORT_FORM, word)
         if module:
             place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
-            script, options = f"{place[1]}/ops-monitor.py" if place else "", re.findall(QUOTED, module[1])
-        elif os.path.basename(word) == "ops-monitor.py" and after[:1] == ["tick"]:
+            texts = [f"{place[1]}/{module[1]}.py" if place else "", *re.findall(QUOTED, module[2])]
+            script, *options = (re.sub(r"\\U(.{8})", lambda code: chr(int(code[1], 16)), text) for text in texts)  # as python_word writes
+        elif os.path.basename(word) in ("ops-monitor.py", os.path.basename(__file__)) and after[:1] == ["tick"]:
             script, options = word, after[1:]
         else:
-            inner = tick_call(shell_words(word)) if "ops-monitor" in word and " " in word else None  # sh -c "…"
+            inner = tick_call(shell_words(word)) if "tick" in word and " " in word else None  # sh -c "…"
             if inner:
                 return inner
             continue
@@ -4536,10 +4543,10 @@ def timer_period(timer: dict) -> float:
 
 def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Iterator[Entry]:
     """Those of systemd's units, name -> (file, text with drop-ins); `control` is the systemctl that is theirs."""
-    parsed = {name: unit_settings(text.replace("%h", home)) for name, (_, text) in units.items()}
+    parsed = {name: unit_settings(text) for name, (_, text) in units.items()}
     timers = {(unit.get("Timer.Unit") or [name[:-6] + ".service"])[-1]: name for name, unit in parsed.items() if name.endswith(".timer")}
     for name, unit in parsed.items():
-        call = next(filter(None, (tick_call(shell_words(command.lstrip("@-:+!"))) for command in unit.get("Service.ExecStart", []))), None)
+        call = next(filter(None, (tick_call(unit_words(command.lstrip("@-:+!"), home)) for command in unit.get("Service.ExecStart", []))), None)
         if not call:
             continue
         place, timer = units[name][0], timers.get(name, "")
@@ -4550,7 +4557,7 @@ def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Itera
             (timer and timer not in enabled, f"{timer} is not enabled", f"{control} enable --now {timer}"),
             (mode not in ("process", "none"), "without KillMode=process systemd kills what a tick started as soon as the tick ends", mend),
         )
-        env = environment_of(word for line in unit.get("Service.Environment", []) for word in shell_words(line))
+        env = environment_of(word for line in unit.get("Service.Environment", []) for word in unit_words(line, home))
         user = "" if "--user" in control else (unit.get("Service.User") or ["root"])[-1]
         problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
         remove = f"{control} disable --now {timer}"
@@ -8081,9 +8088,10 @@ class Health(NamedTuple):
 
 def state_of_entry(entry: Entry, home: str) -> str:
     """The state file that a scheduler's entry works on."""
+    env = {"HOME": home, **entry.env}
     words = [part for word in entry.call.options for part in word.split("=", 1)]
     given = next((path for flag, path in zip(words, words[1:]) if flag == "--state-file"), "")
-    return os.path.realpath(files_for({"HOME": home, **entry.env}, "", given).state_file)
+    return os.path.realpath(files_for(env, "", re.sub(r"^\$(HOME|\{HOME\})(?=/)", "~", given)).state_file)
 
 
 class Patient:

@@ -748,8 +748,10 @@ class Schedulers(Checkup):
             found = patient.doctor().of("scheduler")
             self.assertIn(f"crontab -l calls tick for {other}, not for {patient.state_file}", [line.facts for line in found])
             self.assertIn(f"add --state-file {patient.state_file} there", found[0].mend)
-        patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick --state-file={patient.state_file}")
-        self.assertEqual([line.facts for line in patient.doctor().of("scheduler")], ["crontab -l, every 1m"])
+        short = os.path.relpath(patient.state_file, patient.home)
+        for path in (patient.state_file, f"~/{short}", f"$HOME/{short}", f"${{HOME}}/{short}"):
+            patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick --state-file={path}")
+            self.assertEqual([line.facts for line in patient.doctor().of("scheduler")], ["crontab -l, every 1m"])
 
     def test_what_is_wrong_with_a_crontabs_line(self):
         old = Patient(self).program("python3.6", "echo Python 3.6.15")

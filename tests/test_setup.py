@@ -274,6 +274,22 @@ class TheWordsOfTheSchedulers(unittest.TestCase):
                     self.assertNotRegex(line, r"(?<!\\)%")
                     self.assertEqual(run(["/bin/sh", "-c", cron_command(line, halves)]), [["tick", "--config-file", name], name, "b"])
 
+    def test_what_is_written_is_found_again_by_doctor(self):
+        for name in ODD:
+            path, words = f"/x/{name}/own-name.py", ["tick", "--state-file", f"/s/{name}.json"]
+            calling = ops.Calling("ops-monitor", ops.tick_argv("/usr/bin/python3", path, words), {"HOME": f"/h/{name}"}, 60)
+            units = {unit: ("/u/" + unit, text) for unit, text in ops.systemd_units(calling).items()}
+            (_, plist), = ops.files_of("launchd", calling, "/h").items()
+            for entries in (
+                ops.crontab_entries(ops.cron_lines(calling), "crontab -l", False),
+                ops.systemd_entries("systemctl --user", "/h", units, set(units)),
+                ops.launchd_entries(plistlib.loads(plist), "/l.plist", ""),
+            ):
+                (entry,) = entries
+                with self.subTest(name, kind=entry.kind):
+                    self.assertEqual((entry.problems, entry.period, entry.env), ((), 60.0, calling.env))
+                    self.assertEqual((entry.call.python, entry.call.script, entry.call.options), ("/usr/bin/python3", path, words[1:]))
+
     def test_without_an_environment_cron_calls_python_itself(self):
         calling = self.calling("/x/ops-monitor.py", "a")._replace(env={})
         self.assertTrue(ops.cron_lines(calling).split("\n")[1].startswith(f"* * * * * {sys.executable} -I -S -c 'import sys; "))
