@@ -6817,13 +6817,6 @@ def read_crontab(site: Site) -> bytes:
     return tell_system(site, ["crontab", "-l"], none=b"no crontab for|can't open '.*': No such file")  # the second: busybox
 
 
-def change_crontab(site: Site, name: str, ours: bytes) -> None:
-    table = read_crontab(site)
-    merged = merge_crontab(table, name, ours)
-    if merged != table:
-        tell_system(site, ["crontab", "-"], merged)
-
-
 def files_of(kind: str, calling: Calling, home: str) -> dict:
     """Path -> content of what a scheduler reads; last the one that it knows us by."""
     if kind == "cron":
@@ -6865,7 +6858,10 @@ def change_schedule(site: Site, kind: str, calling: Calling, is_wanted: bool) ->
     """Let a scheduler call `tick`, or no longer."""
     files = {path: data if is_wanted else None for path, data in files_of(kind, calling, site.home).items()}
     if kind == "cron":
-        change_crontab(site, calling.name, files[CRONTAB] or b"")
+        table = read_crontab(site)
+        merged = merge_crontab(table, calling.name, files[CRONTAB] or b"")
+        if merged != table:
+            tell_system(site, ["crontab", "-"], merged)
     else:
         change_files(site, kind, calling.name, files)
     for path in files:
@@ -7641,14 +7637,14 @@ def next_action(site: Site, row: Row) -> tuple:
     reason = row.decision and row.decision.reasons.get("resume") or Reason("resume.off")
     has_slots, is_stopped = job.kind == CHECK and job.policy.every_seconds, row.look and row.look.state == STOPPED
     found = first_reason(
-        (not job.enabled and job.kind != WRITE, "disabled"),
-        (has_slots, "run", has_slots and next_slot(job, row.memory)),
-        (job.kind != LONG_READ, "by_hand"),
-        (reason.key in ("resume.now", "resume.backoff"), "resume", reason.again_at),
-        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), reason.key.partition(".")[2]),
-        (True, "look"),
+        (not job.enabled and job.kind != WRITE, "next.disabled"),
+        (has_slots, "next.run", has_slots and next_slot(job, row.memory)),
+        (job.kind != LONG_READ, "next.by_hand"),
+        (reason.key in ("resume.now", "resume.backoff"), "next.resume", reason.again_at),
+        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
+        (True, "next.look"),
     )
-    return site.say("next." + found.key), found.again_at
+    return site.say(found.key), found.again_at
 
 
 def next_text(site: Site, row: Row, time_text: Callable[[float], str]) -> str:
@@ -7981,9 +7977,8 @@ def check_clocks(directory: str) -> Iterator[str]:
 
 def check_locks(directory: str) -> Iterator[str]:
     locks = [try_lock(os.path.join(directory, "check.lock")) for _ in range(2)]
-    for fd in locks:
-        if fd is not None:
-            os.close(fd)
+    for fd in filter(None, locks):
+        os.close(fd)
     if locks[0] is None or locks[1] is not None:
         yield f"locks do not exclude each other in {directory}: two ticks could start one job twice"
 
