@@ -576,7 +576,7 @@ MESSAGES = {
     "verify.other": ("the write ran; its verification was good, but it is not the check that was approved with it: {jobs}", "写入已执行；验证运行正常，但它不是一同批准的那个检查：{jobs}"),
     "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
     "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
-    "busy": ("another process has held this job's lock for {for}; until it ends nothing is run or started; who: {command}", "另一个进程占用此任务的锁已 {for}；在它结束之前不会运行或启动；查看占用者：{command}"),
+    "busy": ("another process holds this job's lock and should have ended {for} ago; until it ends nothing is run or started; who: {command}", "另一个进程占用着此任务的锁，{for} 前就该结束；在它结束之前不会运行或启动；查看占用者：{command}"),
     "config.errors": ("the config has errors: {count}; jobs left out: {jobs}\n{lines}", "配置有错误：{count}；未参与监控的任务：{jobs}\n{lines}"),
     "config.unusable": ("the config cannot be used, nothing is watched: {problem}", "配置无法使用，目前没有任何监控：{problem}"),
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
@@ -684,7 +684,7 @@ MESSAGES = {
     "gate.verify_overdue": ("the verification of the last run is overdue: {jobs}", "上次运行的验证已逾期：{jobs}"),
     "gate.verify_failed": ("the verification of the last run failed: {jobs}", "上次运行的验证失败：{jobs}"),
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
-    "gate.config_writable": ("others could have written the config: {why}", "配置文件可能被他人改写：{why}"),
+    "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
@@ -781,7 +781,7 @@ MESSAGES = {
     "column.job": ("JOB", "任务"),
     "column.state": ("STATE", "状态"),
     "column.progress": ("PROGRESS", "进度"),
-    "column.report": ("TOLD", "上次报告"),
+    "column.report": ("LAST", "最近"),
     "column.next": ("NEXT", "下一步"),
     "word.running": ("running", "运行中"),
     "word.waiting": ("waiting", "等待中"),
@@ -2508,19 +2508,17 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     """Whether a resumed job has shown that it works: the attempts start again from none."""
     if look.key:
         return look.key != memory.attempt_key
+    if look.state != RUNNING:
+        return False
     began_at = max(memory.attempt_at, memory.state_at if memory.state == RUNNING else look.when.at)
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
-def learnt_running(memory: Memory, look: Observation, policy: Any) -> dict:
+def learnt_running(memory: Memory, look: Observation) -> dict:
     """What a running look changes beyond what every look does; `memory` is from before it."""
     learnt: dict = {"stalled_for": stalled_for(memory, look)}
-    if look.key and look.key != memory.key:
-        learnt["key_at"] = look.when.at
     if memory.state == COMPLETED:
         learnt.update(reported_at=0.0, reported_key="", reported_progress={})
-    if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
-        learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     return learnt
 
 
@@ -2538,8 +2536,12 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
         )  # fmt: skip
         if look.state == RUNNING or differ(memory.run, look.run):
             learnt.update(completed_fired=False, completed_told=False)
+        if look.key and look.key != memory.key:
+            learnt["key_at"] = when.at
+        if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
+            learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     if look.state == RUNNING:
-        learnt.update(learnt_running(memory, look, policy))
+        learnt.update(learnt_running(memory, look))
     if memory.action == "started" and look.state != UNKNOWN and has_appeared(memory, look):
         return end_action(memory._replace(**learnt))
     return memory._replace(**learnt)
@@ -2828,7 +2830,7 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
         effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, told=memory),)
-        memory = memory._replace(completed_told=True, reported_key=look.key)
+        memory = memory._replace(completed_told=True, reported_at=now.at, reported_key=look.key)
     elif reason.key in PROGRESS_DUE:
         effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, told=memory),)
         memory = memory._replace(reported_at=now.at, reported_key=look.key, reported_progress=small_progress(look.progress))
@@ -2856,6 +2858,8 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
     if memory.muted_count:
         effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory),)
     spoken = {effect.kind for effect in effects if isinstance(effect, Notify)}
+    if memory.flapping_at and "flapping" not in spoken:
+        effects += (Notify("flapping", "opened", WARN, Phrase("flapping"), since_at=memory.flapping_at, told=memory),)
     incidents = dict(memory.incidents)
     for kind, incident in open_incidents(memory):
         if kind in spoken or incident.acked_at:
@@ -2962,7 +2966,7 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approve
     known = gate.verify_failed or ([] if gate.verify == "pending" else gate.verify_left)
     left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, known))
     if not (is_good and is_approved):
-        result = "other" if is_good else "failed"
+        result = "other" if is_good and not (gate.verify == "failed" and failed) else "failed"
         return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
     return gate._replace(verify="passed" if not left else gate.verify if failed else "pending", verify_left=left, verify_failed=failed)
 
@@ -3691,10 +3695,19 @@ def home_directory(env: dict) -> str:
         return "/"
 
 
+def python_command() -> str:
+    """How a person calls Python: `python3`, unless that is known to be too old, or is not there."""
+    try:
+        found = os.path.realpath(find_executable("python3", os.environ.get("PATH", os.defpath), "/"))
+    except OSError:
+        found = "python3.0"
+    return shell_word(sys.executable or "python3") if re.search(r"/?python3\.[0-8]$", found) else "python3"
+
+
 def script_command(path: str = "") -> str:
     """How a person calls this very file, or its copy at `path`, in a shell."""
     path, home = os.path.abspath(path or __file__), home_directory(dict(os.environ)).rstrip("/")
-    return "python3 " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
+    return python_command() + " " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
 
 
 # ---- locks
@@ -3710,7 +3723,6 @@ def try_lock(path: str) -> Optional[int]:
     try:
         reach("lock")
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.utime(fd)  # since when it is held
         return fd
     except OSError as error:
         os.close(fd)
@@ -3784,16 +3796,26 @@ class Store:
     def job_dir(self, job_id: str) -> str:
         return f"{self.stem}.jobs/{slug(job_id)}"
 
-    def lock(self, name: str, seconds: float = 0.0) -> Optional[int]:
-        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`."""
+    def lock(self, name: str, seconds: float = 0.0, limit: float = 0.0) -> Optional[int]:
+        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`.
+
+        The file's time says when its holder should have ended, `limit` seconds from now.
+        """
         path = self.lock_path(name)
         try:
-            return wait_lock(path, seconds)
+            fd = wait_lock(path, seconds)
         except OSError as error:
             raise self._trouble("lock", path, error) from None
+        if fd is not None and limit:
+            now = self.clock.now().at
+            try:
+                os.utime(fd, (now, now + limit))
+            except OSError:
+                pass  # then nobody is told of a holder that hangs
+        return fd
 
-    def held_for(self, name: str) -> float:
-        """Seconds since the lock `name` was taken last; who finds it taken may ask."""
+    def overdue(self, name: str) -> float:
+        """Seconds since whoever took the lock `name` last should have ended; who finds it taken may ask."""
         try:
             return max(0.0, self.clock.now().at - os.stat(self.lock_path(name)).st_mtime)
         except OSError:
@@ -5161,34 +5183,38 @@ def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
 
 
-def work_limit(job: Any) -> float:
-    """Seconds within which whatever holds the job's lock has ended, unless it was stopped or hangs."""
+def lock_of(site: Site, job: Any, seconds: float = 0.0) -> Optional[int]:
+    """The job's lock, taken for as long as its work may take, or None."""
     policy = job.policy
-    if job.kind != LONG_READ:
-        return run_timeout(job) + 2 * MINUTE
-    return float(policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds + 2 * MINUTE)
+    long = policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds
+    return site.store.lock(slug(job.id), seconds, 2 * MINUTE + (long if job.kind == LONG_READ else run_timeout(job)))
 
 
-def settle_lock(site: Site, state: State, job: Any, held: float) -> None:
-    """Tell that another process has held the job's lock for far too long; `held` 0: it is free again."""
-    words = Phrase("busy", {"for": duration_text(held), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
-    now = site.clock.now()
-    decision = judge_incidents(job.policy, {"busy": Finding("busy", ALERT, words) if held else None}, state.memory(job.id), now)
-    perform(site, state, job.id, hold_muted(decision, now))
+def settle_lock(site: Site, state: State, job: Any, overdue: float) -> None:
+    """Tell that whoever holds the job's lock should have ended long ago; `overdue` 0: it is free again."""
+    words = Phrase("busy", {"for": duration_text(overdue), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
+    now, finding = site.clock.now(), Finding("busy", ALERT, words) if overdue else None
+    policy = job.policy._replace(alert_after=max(2, job.policy.alert_after))  # once may be the end of a sleep
+    perform(site, state, job.id, hold_muted(judge_incidents(policy, {"busy": finding}, state.memory(job.id), now), now))
+
+
+def is_said_busy(site: Site, job: Any) -> bool:
+    """Whether its lock was overdue when it was last wanted."""
+    return "busy" in object_at(site.store.view().jobs.get(job.id), "incidents")
 
 
 def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     """The same flow under the job's lock; nothing happens while another process holds it, but if that lasts a person is told."""
 
     def locked(site: Site, job: Any, *more: Any) -> Flow:
-        lock = site.store.lock(slug(job.id))
+        lock = lock_of(site, job)
         if lock is None:
-            held = site.store.held_for(slug(job.id))
-            if held > work_limit(job):
-                yield Change(lambda state: settle_lock(site, state, job, held))
+            overdue = site.store.overdue(slug(job.id))
+            if overdue:
+                yield Change(lambda state: settle_lock(site, state, job, overdue))
             return
         try:
-            if "busy" in site.store.view().memory(job.id).incidents:
+            if is_said_busy(site, job):
                 yield Change(lambda state: settle_lock(site, state, job, 0.0))
             yield from work(site, job, *more)
         finally:
@@ -5197,9 +5223,15 @@ def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     return locked
 
 
+@under_lock
+def look_at_lock(site: Site, job: Any) -> Flow:
+    """Nothing but the lock: is it free again?"""
+    yield from ()
+
+
 def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
     """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it for so long."""
-    fd = site.store.lock(slug(job.id), seconds)
+    fd = lock_of(site, job, seconds)
     if fd is None:
         raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
     return open(fd, "rb")
@@ -5380,6 +5412,8 @@ def watch_job(site: Site, job: Any) -> Flow:
     decision = yield Change(lambda state: settle_look(site, state, job, look))
     if is_resuming(decision):
         yield from resume_job(site, job)
+    elif is_said_busy(site, job):
+        yield from look_at_lock(site, job)
 
 
 # ---- plans: everything that decides what a write will do, as it is at one moment
@@ -6053,11 +6087,11 @@ def send_due(site: Site) -> Flow:
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
-    lock = site.store.lock("delivery") if left else None
-    held = site.store.held_for("delivery") if left and lock is None else 0.0
-    if held > SENDING_LIMIT:
+    lock = site.store.lock("delivery", limit=SENDING_LIMIT) if left else None
+    overdue = site.store.overdue("delivery") if left and lock is None else 0.0
+    if overdue:
         path = site.store.lock_path("delivery")
-        return Delivered(left, f"another process has held {path} for {duration_text(held)}", f"lsof {shell_word(path)}")
+        return Delivered(left, f"another process holds {path} and should have ended {duration_text(overdue)} ago", f"lsof {shell_word(path)}")
     if lock is None:
         return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
     try:
@@ -6312,7 +6346,7 @@ def gate_advice(site: Site, job: Any, reason: Reason) -> str:
         return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
     if reason.key.startswith("gate.verify"):
         return site.advise("approve", job.id, "--despite-failed-verification")
-    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("validate-config",)}.get(reason.key, ("approve",))
+    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("doctor",)}.get(reason.key, ("approve",))
     return site.advise(command[0], job.id if reason.key != "gate.config_writable" else "", *command[1:])
 
 
@@ -6320,7 +6354,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     """A refused write: the person is told once, the caller gets exit 4 and the next step."""
     words = site.say(reason.key, **reason.facts)
     finding = Finding("blocked", ALERT, Phrase("blocked.write", {"job": job.id, "why": words}))
-    policy = job.policy._replace(alert_after=1, alert_repeat_seconds=0)
+    policy = job.policy._replace(alert_after=1, alert_repeat_seconds=HOUR)  # asked here only when somebody tries again
     now = site.clock.now()
 
     def apply(state: State) -> None:
@@ -6889,14 +6923,14 @@ def find_kind(site: Site) -> str:
     raise UsageError("no user manager of systemd answers, and there is no crontab", "install cron, for example: sudo apt-get install cron")
 
 
-def refuse_interval(site: Site, kind: str, every: float) -> None:
+def refuse_interval(site: Site, what: str, kind: str, every: float) -> None:
     """All take whole seconds, cron some only."""
     steps: Any = CRON_GRID if kind == "cron" else range(1, 86401)
     if every not in steps:
         better = duration_text(min((step for step in steps if step >= every), default=DAY)).replace(" ", "")
         known = ", ".join(map(duration_text, steps)) if kind == "cron" else "whole number of seconds up to 1d"
-        advice = site.advise("schedule", "", "install", "--kind", kind, "--every", better)
-        raise UsageError(f"{kind} cannot call every {duration_text(every)}; it can every {known}", advice)
+        advice = site.advise("schedule", "", what, "--kind", kind, "--every", better)
+        raise UsageError(f"{kind} cannot call every {duration_text(every)}; possible: {known}", advice)
 
 
 def install_schedule(site: Site, kind: str, calling: Calling) -> int:
@@ -6934,7 +6968,7 @@ def do_schedule(files: Files, args: Any) -> int:
     if args.what == "remove":
         return remove_schedule(site, calling, [kind for kind in kinds if args.kind in (None, kind)])
     kind = args.kind or (kinds[0] if kinds else find_kind(site))
-    refuse_interval(site, kind, calling.every)
+    refuse_interval(site, args.what, kind, calling.every)
     if args.what == "print":
         for path, data in files_of(kind, calling, site.home).items():
             print(f"# {path}\n{data.decode()}", end="")
@@ -7093,6 +7127,8 @@ def plan_tick(site: Site, driver: Driver) -> None:
             memory = state.memory(job.id)
             if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
                 driver.add(run_check(site, job))
+            elif is_said_busy(site, job):
+                driver.add(look_at_lock(site, job))
             elif has_to_say(job, memory, now):
                 driver.add(speak_between(site, job))
         elif job.kind == WRITE and job.id in state.raw["gates"]:
@@ -7538,6 +7574,7 @@ def do_revoke(site: Site, args: Any) -> int:
     def apply(state: State) -> bool:
         gate = state.gate(job.id)
         state.keep_gate(job.id, without_code(without_approval(gate)))
+        forget_blocked(state, job.id)
         state.record("revoked", job.id, digest=gate.digest, who=who_asks())
         return bool(gate.digest)
 
@@ -7584,7 +7621,7 @@ def do_ack(site: Site, args: Any) -> int:
 
     def acked(memory: Memory, now: float) -> dict:
         opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
-        return {"incidents": {**memory.incidents, **opened}}
+        return {"incidents": {kind: incident for kind, incident in {**memory.incidents, **opened}.items() if kind != "blocked"}}
 
     memory = change_memory(site, args.job, "ack", acked)
     kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
@@ -7903,7 +7940,8 @@ def do_logs(site: Site, args: Any) -> int:
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
     path = os.path.join(directory, name)
     if not os.path.exists(path):
-        raise OpsError(f"no log yet: {path}", site.advise("start", args.job))
+        begin = {CHECK: "run", WRITE: "approve"}.get(job.kind if job else "", "start")
+        raise OpsError(f"no log yet: {path}", site.advise(begin, args.job))
     with open(path, "rb") as file:
         begin = file.seek(max(0, file_size(path) - (1 << 20)))
         data = file.read()
