@@ -2068,19 +2068,12 @@ def cron_lines(calling: Calling) -> str:
 
 def merge_crontab(table: bytes, name: str, ours: bytes) -> bytes:
     """`table` with `ours` where the lines called `name` stand, else at its end; all others stay, byte for byte."""
-    kept: list = []
-    place, is_next = -1, False
-    for row in re.findall(rb"[^\n]*\n|[^\n]+", table):
-        is_mark = row.startswith(f"# {name}: ".encode())
-        if is_mark and place < 0:
-            place = len(kept)
-        if not is_mark and not (is_next and b"tick" in row):
-            kept.append(row)
-        is_next = is_mark
-    if place < 0:
-        kept += [b"\n"] if ours and kept and not kept[-1].endswith(b"\n") else []
-        place = len(kept)
-    return b"".join([*kept[:place], ours, *kept[place:]])
+    mark = re.escape(f"# {name}: ".encode())
+    old = rb"(?m)^" + mark + rb".*\n?(?:(?!" + mark + rb").*tick.*\n?)?"
+    first, others = re.search(old, table), re.sub(old, b"", table)
+    if not first:
+        return table + (b"\n" if ours and table and not table.endswith(b"\n") else b"") + ours
+    return others[: first.start()] + ours + others[first.start() :]
 
 
 # ==== STATE ==============================================================
@@ -3092,15 +3085,15 @@ def days_of(records: Iterable[dict], since_at: float) -> dict:
 
 
 def open_troubles(memory: Memory) -> list:
-    """(kind, since, rank) of what is wrong with a job, the worst first; that it flaps is one of them."""
-    found = [(kind, incident.since_at, incident.rank) for kind, incident in open_incidents(memory)]
-    return found + ([("flapping", memory.flapping_at, WARN)] if memory.flapping_at else [])
+    """(kind, incident) of what is wrong with a job, the worst first; that it flaps is one of them."""
+    flapping = Incident(since_at=memory.flapping_at, rank=WARN, key="flapping")
+    return open_incidents(memory) + ([("flapping", flapping)] if memory.flapping_at else [])
 
 
 def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
     """Seconds since the last digest in which something was wrong with a job."""
     total, counted_to = 0.0, since_at
-    for began, ended in sorted([*item.spans, *((began, now) for _, began, _ in open_troubles(item.memory))]):
+    for began, ended in sorted([*item.spans, *((trouble.since_at, now) for _, trouble in open_troubles(item.memory))]):
         total += max(0.0, ended - max(began, counted_to))
         counted_to = max(counted_to, ended)
     return total
@@ -3108,7 +3101,7 @@ def time_in_trouble(item: Summary, since_at: float, now: float) -> float:
 
 def badness(item: Summary, since_at: float, now: float) -> tuple:
     """What comes first in a digest: open trouble, then time in trouble, then failed runs."""
-    return max([rank for _, _, rank in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
+    return max([trouble.rank for _, trouble in open_troubles(item.memory)], default=0), time_in_trouble(item, since_at, now), item.counts["failed"]
 
 
 def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -> str:
@@ -3304,13 +3297,13 @@ def digest_lines(lang: str, item: Summary, since_at: float, now: float) -> str:
     seen, seen_at = last_seen(memory)
     state = say(lang, "word." + word_of_state(job, memory, item.gate, seen, now))
     state += f" {duration_text(int(now - seen_at))}" if job.kind == LONG_READ else ""
-    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - began))}" for kind, began, _ in open_troubles(memory))
+    open_now = ", ".join(f"{say(lang, 'topic.' + kind)} {duration_text(int(now - found.since_at))}" for kind, found in open_troubles(memory))
     mark = "🔴" if rank >= ALERT else "🟡" if rank or trouble or failed else "🟢"
     first = f"{mark} {one_line(Redactor()(job.name), 60)}: {state}" + (" · " + say(lang, "digest.open", what=open_now) if open_now else "")
     return "\n   ".join(filter(None, [first, clip(" · ".join(digest_facts(lang, item, trouble)), 300)]))
 
 
-def digest_text(lang: str, items: list, since_at: float, now: float, notes: list) -> str:
+def digest_text(lang: str, items: list, since_at: float, now: float, notes: list, see: str = "ops-monitor.py status") -> str:
     """The jobs of a digest, the worst first, as many as there is room for; the others are counted."""
     items = sorted(items, key=lambda item: badness(item, since_at, now), reverse=True)
     lines: list = []
@@ -3320,7 +3313,7 @@ def digest_text(lang: str, items: list, since_at: float, now: float, notes: list
         room -= utf16_length(lines[-1]) + 1
         if room < 0:
             left = len(items) - len(lines) + 1
-            lines[-1] = say(lang, "line.more", count=left, command="ops-monitor.py status")
+            lines[-1] = say(lang, "line.more", count=left, command=see)
             break
     return "\n".join(lines + notes)
 
@@ -3346,14 +3339,14 @@ def folded(text: str, limit: int, margin: str) -> list:
     return [*lines, text]
 
 
-# ------ the threshold: everything below may touch clock, files, processes and network ------
-
-
 def table(rows: list, limit: int = 0) -> list:
     """Rows of cells as aligned lines; the last column is cut so that a line has `limit` columns."""
     widths = [max(map(display_width, column)) for column in zip(*rows)]
     lines = ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
     return [cut_columns(line, limit) for line in lines] if limit else lines
+
+
+# ------ the threshold: everything below may touch clock, files, processes and network ------
 
 
 # ==== WORLD ==============================================================
@@ -3396,6 +3389,15 @@ def find_executable(program: str, path: str, cwd: str) -> str:
                 return candidate
             trouble = PermissionError(errno.EACCES, "permission denied", candidate)
     raise trouble
+
+
+def runnable(program: str, path: str, cwd: str = "/") -> str:
+    """The file that `program` names, if it can be executed; else ''."""
+    try:
+        found = find_executable(program, path, cwd)
+    except OSError:
+        return ""
+    return found if os.access(found, os.X_OK) else ""
 
 
 def spawn(argv: list, cwd: str, env: dict, files: list) -> int:
@@ -3492,6 +3494,23 @@ def os_words(error: OSError) -> str:
     return words[:1].lower() + words[1:]
 
 
+def existing_place(path: str) -> str:
+    """The directory that `path` is in; where that is not made yet, the nearest one above it that is.  A link that leads nowhere is there."""
+    place = os.path.dirname(path)
+    while place and not os.path.lexists(place):
+        place = os.path.dirname(place)
+    return place or "."
+
+
+FULL_ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
+
+
+def file_advice(path: str, error: OSError) -> str:
+    """What to do about a file that cannot be used."""
+    there = path if os.path.lexists(path) else existing_place(path)
+    return FULL_ADVICE.get(error.errno or 0, f"ls -ld {shell_word(there)}")
+
+
 def make_private_dir(path: str) -> None:
     """The directory and its parents, each made one 0700 whatever the umask.  `path` is absolute."""
     if os.path.isdir(path):
@@ -3503,7 +3522,7 @@ def make_private_dir(path: str) -> None:
         os.chmod(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
 
 
 def open_private(path: str, flags: int) -> int:
@@ -3576,8 +3595,9 @@ def write_durably(path: str, data: bytes) -> None:
             os.close(fd)
         reach("replace")
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         remove_quietly(temporary)
+        error.filename = error.filename or path  # what a full disk says of a write names none
         raise
     flush_directory(os.path.dirname(path))
 
@@ -3593,10 +3613,10 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
     return data
 
 
-def names_in(directory: str) -> list:
-    """The names in a directory, sorted; none where there is no such, or it is not ours to read."""
+def paths_in(directory: str, *endings: str) -> list:
+    """The paths of what is in a directory and ends so, sorted; none where there is no such, or it is not ours to read."""
     try:
-        return sorted(os.listdir(directory))
+        return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if name.endswith(endings or "")]
     except OSError:
         return []
 
@@ -3731,16 +3751,20 @@ def try_lock(path: str) -> Optional[int]:
         raise
 
 
-def is_held(path: str) -> bool:
-    """Whether another process holds the lock on `path`; nothing is made."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def is_held(path: str, seconds: float = 0.0) -> bool:
+    """Whether another process holds the lock on `path`, and keeps it for so long; nothing is made."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return True
+        time.sleep(0.02)
 
 
 def wait_lock(path: str, seconds: float) -> Optional[int]:
@@ -3862,9 +3886,7 @@ class Store:
         return None
 
     def _trouble(self, verb: str, path: str, error: OSError) -> StateError:
-        advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "mount it writable"}
-        look = f"ls -ld {shell_word(os.path.dirname(path))}"
-        return StateError(f"cannot {verb} {path}: {os_words(error)}", advice.get(error.errno or 0, look))
+        return StateError(f"cannot {verb} {path}: {os_words(error)}", file_advice(existing_place(path), error))
 
     def _signature(self) -> tuple:
         found = os.stat(self.path)
@@ -4444,7 +4466,7 @@ class Entry(NamedTuple):
     remove: str = "crontab -e"  # what takes it away
 
 
-IMPORT_FORM = r"""__import__\(["']ops-monitor["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+IMPORT_FORM = r"""__import__\(["']([^"']+)["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
 QUOTED = r"""["']([^"']+)["']"""
 
 
@@ -4460,6 +4482,12 @@ def shell_words(command: str) -> list:
         return command.split()
 
 
+def unit_words(line: str, home: str) -> list:
+    """The words of a line in a systemd unit: quotes, escapes, `%h` and `%%`."""
+    parts = ("".join(found) for found in re.findall(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|(\S+)""", line))
+    return [re.sub(r"\\(.)|%([h%])", lambda found: home if found[2] == "h" else found[1] or "%", part) for part in parts]
+
+
 def tick_call(words: list) -> Optional[Call]:
     """How these words call `tick`, by the script's name or as a module; None if they do not."""
     for number, word in enumerate(words):
@@ -4467,11 +4495,12 @@ def tick_call(words: list) -> Optional[Call]:
         module = re.search(IMPORT_FORM, word)
         if module:
             place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
-            script, options = f"{place[1]}/ops-monitor.py" if place else "", re.findall(QUOTED, module[1])
-        elif os.path.basename(word) == "ops-monitor.py" and after[:1] == ["tick"]:
+            texts = [f"{place[1]}/{module[1]}.py" if place else "", *re.findall(QUOTED, module[2])]
+            script, *options = (re.sub(r"\\U(.{8})", lambda code: chr(int(code[1], 16)), text) for text in texts)  # as python_word writes
+        elif os.path.basename(word) in ("ops-monitor.py", os.path.basename(__file__)) and after[:1] == ["tick"]:
             script, options = word, after[1:]
         else:
-            inner = tick_call(shell_words(word)) if "ops-monitor" in word and " " in word else None  # sh -c "…"
+            inner = tick_call(shell_words(word)) if "tick" in word and " " in word else None  # sh -c "…"
             if inner:
                 return inner
             continue
@@ -4488,12 +4517,12 @@ PERIODS = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "midnight": DAY, "w
 
 
 def cron_period(times: str) -> float:
-    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours."""
+    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours, or only in a part of each."""
     minute, *others = times.split()
-    steps = re.fullmatch(r"(?:\*|\d+-\d+)(?:/([1-9]\d*))?", minute)
-    if others != ["*"] * 4:
+    steps = re.fullmatch(r"(?:\*|0-59)(?:/([1-9]\d*))?", minute)
+    if others != ["*"] * 4 or "-" in minute and not steps:
         return PERIODS.get(minute.lstrip("@"), 0.0)
-    return MINUTE * int(steps[1] or 1) if steps else HOUR / len(minute.split(","))
+    return min(HOUR, MINUTE * int(steps[1] or 1)) if steps else HOUR / len(minute.split(","))
 
 
 def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
@@ -4536,10 +4565,10 @@ def timer_period(timer: dict) -> float:
 
 def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Iterator[Entry]:
     """Those of systemd's units, name -> (file, text with drop-ins); `control` is the systemctl that is theirs."""
-    parsed = {name: unit_settings(text.replace("%h", home)) for name, (_, text) in units.items()}
+    parsed = {name: unit_settings(text) for name, (_, text) in units.items()}
     timers = {(unit.get("Timer.Unit") or [name[:-6] + ".service"])[-1]: name for name, unit in parsed.items() if name.endswith(".timer")}
     for name, unit in parsed.items():
-        call = next(filter(None, (tick_call(shell_words(command.lstrip("@-:+!"))) for command in unit.get("Service.ExecStart", []))), None)
+        call = next(filter(None, (tick_call(unit_words(command.lstrip("@-:+!"), home)) for command in unit.get("Service.ExecStart", []))), None)
         if not call:
             continue
         place, timer = units[name][0], timers.get(name, "")
@@ -4550,7 +4579,7 @@ def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Itera
             (timer and timer not in enabled, f"{timer} is not enabled", f"{control} enable --now {timer}"),
             (mode not in ("process", "none"), "without KillMode=process systemd kills what a tick started as soon as the tick ends", mend),
         )
-        env = environment_of(word for line in unit.get("Service.Environment", []) for word in shell_words(line))
+        env = environment_of(word for line in unit.get("Service.Environment", []) for word in unit_words(line, home))
         user = "" if "--user" in control else (unit.get("Service.User") or ["root"])[-1]
         problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
         remove = f"{control} disable --now {timer}"
@@ -4572,7 +4601,7 @@ def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
     if call:
         period = float(every) if is_number(every) else MINUTE if dates == {} else 0.0
         problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
-        env = {**object_at(plist, "EnvironmentVariables"), **call.env}
+        env = {**only_set(object_at(plist, "EnvironmentVariables")), **call.env}
         yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
 
 
@@ -4587,30 +4616,25 @@ def read_plist(path: str) -> dict:
 
 def read_units(directories: list) -> tuple:
     """(unit -> (file, its text and that of its drop-ins), units that are enabled); of equal names the first file counts."""
-    paths: dict = {}
-    enabled: set = set()
-    for path in (f"{directory}/{name}" for directory in directories for name in names_in(directory)):
-        if path.endswith((".service", ".timer")):
-            paths.setdefault(os.path.basename(path), path)
-        elif path.endswith(".wants"):
-            enabled.update(names_in(path))
-    units = {}
-    for name, path in paths.items():
-        drop_ins = [f"{place}/{part}" for place in (f"{directory}/{name}.d" for directory in directories) for part in names_in(place)]
-        units[name] = path, "\n".join(map(text_in, [path, *(part for part in drop_ins if part.endswith(".conf"))]))
-    return units, enabled
+    units: dict = {}
+    for path in (path for directory in directories for path in paths_in(directory, ".service", ".timer")):
+        name = os.path.basename(path)
+        drop_ins = (part for directory in directories for part in paths_in(f"{directory}/{name}.d", ".conf"))
+        units.setdefault(name, (path, "\n".join(map(text_in, [path, *drop_ins]))))
+    wants = (place for directory in directories for place in paths_in(directory, ".wants"))
+    return units, {os.path.basename(path) for place in wants for path in paths_in(place)}
 
 
 def find_schedulers(root: str, home: str, crontab: str) -> list:
     """Every Entry below `root` (/etc, /Library) and in `home`; `crontab` is what `crontab -l` printed."""
     found = list(crontab_entries(crontab, "crontab -l", False))
-    for path in (f"{root}/etc/crontab", *(f"{root}/etc/cron.d/{name}" for name in names_in(f"{root}/etc/cron.d"))):
+    for path in (f"{root}/etc/crontab", *paths_in(f"{root}/etc/cron.d")):
         found += crontab_entries(text_in(path), path, True)
     found += systemd_entries("systemctl --user", home, *read_units([f"{home}/.config/systemd/user", f"{root}/etc/systemd/user"]))
     found += systemd_entries("systemctl", home, *read_units([f"{root}/etc/systemd/system"]))
     for place, user in ((f"{home}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchAgents", ""), (f"{root}/Library/LaunchDaemons", "root")):
-        for name in names_in(place):
-            found += launchd_entries(read_plist(f"{place}/{name}"), f"{place}/{name}", user)
+        for path in paths_in(place, ".plist"):
+            found += launchd_entries(read_plist(path), path, user)
     return found
 
 
@@ -4904,6 +4928,11 @@ class Pause(NamedTuple):
     seconds: float
 
 
+def asking(request: Any) -> Flow:
+    """A flow that is one request."""
+    return (yield request)
+
+
 def digest_of(value: Any) -> str:
     import hashlib  # dear: only where something is compared by content
 
@@ -4945,9 +4974,7 @@ class Site:
 
     def directory(self, job: Any) -> str:
         """The job's working directory, absolute."""
-        path = job.cwd or self.dirs.ours_dir
-        path = self.home + path[1:] if path == "~" or path.startswith("~/") else path
-        return os.path.join(self.dirs.ours_dir, path)
+        return os.path.join(self.dirs.ours_dir, expand_home(job.cwd or self.dirs.ours_dir, self.home))
 
     def environment(self, job: Any) -> dict:
         return {**self.child_env, **job.env} if job.env else self.child_env
@@ -5731,7 +5758,7 @@ def settle_digest(site: Site, state: State, days: dict, known_from: float) -> No
     counts = {"digest.disabled": len(jobs) - len(shown), "digest.broken": len(site.config.broken)}
     notes = [site.say(key, count=count) for key, count in counts.items() if count]
     notes += [site.say("digest.partial", time=site.clock.text(known_from))] if known_from else []
-    text = digest_text(site.lang, items, since_at, now.at, notes)
+    text = digest_text(site.lang, items, since_at, now.at, notes, site.advise("status"))
     troubled = sum(bool(open_troubles(item.memory)) for item in items)
     phrase = Phrase("digest", {"time": site.clock.text(since_at), "jobs": len(shown), "count": troubled, "lines": text})
     tell(site, state, "", Notify("digest", "digest", NOTICE, phrase))
@@ -5798,10 +5825,7 @@ def find_chat(site: Site, loaded: OpenClaw) -> tuple:
 
 
 def openclaw_binary(site: Site) -> str:
-    try:
-        return find_executable("openclaw", child_environment(site.env, site.home, {})["PATH"], "/")
-    except OSError:
-        return ""
+    return runnable("openclaw", site.child_env["PATH"])
 
 
 def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
@@ -6334,8 +6358,7 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
             enqueue_after(state, after.job_id, after.delay_seconds, job.id)
     state.record("write ended", job.id, code=outcome.code, run=gate.run_id, digest=gate.run_digest)
     if phrase:
-        end = last_lines(log_text(site, log, file_size(log) - 8192))
-        tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, end))
+        tell(site, state, job.id, Notify("failed", "told", ALERT, phrase, file_tail(log, site.redact)))
     settle_gate(site, state, job)
 
 
@@ -6517,14 +6540,6 @@ def find_files(args: Any) -> Files:
     return files
 
 
-def existing_place(path: str) -> str:
-    """The directory that `path` is in; where that is not made yet, the nearest one above it that is."""
-    place = os.path.dirname(path)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
-    return place
-
-
 def refuse_foreign_root(state_file: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
     if os.geteuid() != 0:
@@ -6566,6 +6581,22 @@ def load_config(files: Files, args: Any) -> tuple:
         raise UsageError(f"{path}:{line}:{column}: error: not UTF-8 text", "save the file as UTF-8") from None
     except Malformed as error:
         raise UsageError(f"{path}:{error.line}:{error.column}: error: {error.problem}", "mend the file, then: " + " validate-config".join(how_called(args))) from None
+
+
+def last_config(last: dict) -> Config:
+    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
+    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
+    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
+        del known["delivery"]["via"]
+    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+
+
+def usable_config(files: Files, args: Any, last: dict) -> tuple:
+    """(Config, None), or where none can be used (what is known without one, the UsageError that says why)."""
+    try:
+        return load_config(files, args)[0], None
+    except UsageError as error:
+        return last_config(last), error
 
 
 def make_site(files: Files, config: Config) -> Site:
@@ -6637,13 +6668,6 @@ def conclude(site: Site, key: str, code: int = DONE, **facts: Any) -> int:
 # ---- validate-config, schema
 
 
-def is_runnable(program: str, path: str, cwd: str) -> bool:
-    try:
-        return os.access(find_executable(program, path, cwd), os.X_OK)
-    except OSError:
-        return False
-
-
 def missing_things(site: Site) -> Iterator[Problem]:
     """Warnings for commands and directories that do not exist."""
     known: dict = {}  # a thousand jobs share few programs
@@ -6655,7 +6679,7 @@ def missing_things(site: Site) -> Iterator[Problem]:
         for name, argv in zip(job.commands._fields, job.commands):
             key = argv and (argv[0], cwd, search)
             if key and key not in known:
-                known[key] = is_runnable(argv[0], search, cwd)
+                known[key] = bool(runnable(argv[0], search, cwd))
             if key and not known[key]:
                 yield Problem(("jobs", job.index, "commands", name), f"no program '{visible(argv[0], 300)}'", is_error=False)
 
@@ -6742,12 +6766,15 @@ STARTER_CONFIG = r"""{
 """
 
 
-def config_or_none(files: Files, args: Any) -> Config:
-    """The config, or one without jobs where none can be used."""
-    try:
-        return load_config(files, args)[0]
-    except UsageError:
-        return read_config('{"version": 1, "jobs": []}')
+SETUP_WAIT = 10.0
+
+
+def setup_lock(site: Site, command: str) -> Any:
+    """The lock of whoever changes the installation itself, as a file; free when that is closed."""
+    fd = site.store.lock("init", SETUP_WAIT)
+    if fd is None:
+        raise BusyError("another process is at the same work", site.advise(command))
+    return open(fd, "rb")
 
 
 def make_file(site: Site, path: str, data: bytes) -> None:
@@ -6783,15 +6810,12 @@ def do_init(files: Files, args: Any) -> int:
     script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
     for path in (script, files.config_file):
         refuse_foreign_root(path)
-    site = open_site(files, config_or_none(files, args), args)
+    site = open_site(files, usable_config(files, args, {})[0], args)
     for directory in dict.fromkeys(map(os.path.dirname, (script, files.config_file, files.state_file))):
         if not os.path.isdir(directory):
             make_private_dir(directory)
             conclude(site, "init.made", path=directory)
-    lock = site.store.lock("init", 10.0)
-    if lock is None:
-        raise BusyError("another process is at the same work", site.advise("init"))
-    with open(lock, "rb"):
+    with setup_lock(site, "init"):
         text = STARTER_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"STARTER_JOB"', json.dumps(STARTER_JOB))
         make_file(site, files.config_file, text.encode())
         if not install_script(site, script, args.upgrade):
@@ -6807,28 +6831,24 @@ CRONTAB = "crontab"  # where other schedulers have paths
 MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
 
 
-def ask_system(site: Site, argv: list, stdin: bytes = b"") -> Outcome:
-    """What a program of the system answers; one that cannot be run or hangs gives an Outcome as well."""
-    env = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **site.child_env, "LC_ALL": "C"}  # agents often lack the first
-    site.pool.add(Command(argv, "/", env, 20.0, head=16 << 20, stdin=stdin), "")
-    ended: list = []
-    while not ended:
-        ended = site.pool.wait(20.0)
-    return ended[0][1]
+def ask_system(site: Site, argv: list, stdin: bytes = b"", env: Optional[dict] = None, seconds: float = 20.0) -> Outcome:
+    """What came of a program that is no job's; one that cannot be run or hangs gives an Outcome as well."""
+    usual = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **site.child_env, "LC_ALL": "C"}  # agents often lack the first
+    return Driver(site).finish(asking(Command(argv, "/", env or usual, seconds, marker=new_id(), head=16 << 20, stdin=stdin)))
 
 
-def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"\0") -> bytes:
-    """What the program printed; nothing if it failed with the word `none`.  Raises OpsError with its words for other failures."""
+def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"(?!)") -> bytes:
+    """What the program printed; nothing if it failed in words of the pattern `none`.  Raises OpsError with its words for other failures."""
     outcome = ask_system(site, argv, stdin)
     phrase = outcome_phrase(outcome)
-    if phrase and none not in outcome.err:
+    if phrase and not re.search(none, outcome.err):
         said = one_line(site.redact.read(outcome.err or outcome.out), 400)
         raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule", "", "print"))
     return b"" if phrase else outcome.out
 
 
 def read_crontab(site: Site) -> bytes:
-    return tell_system(site, ["crontab", "-l"], none=b"no crontab for")
+    return tell_system(site, ["crontab", "-l"], none=b"no crontab for|can't open '.*': No such file")  # the second: busybox
 
 
 def change_crontab(site: Site, name: str, ours: bytes) -> None:
@@ -6849,32 +6869,29 @@ def files_of(kind: str, calling: Calling, home: str) -> dict:
     return {f"{home}/Library/LaunchAgents/local.{calling.name}.plist": plistlib.dumps(launchd_settings(calling))}
 
 
-def put_files(files: dict) -> None:
-    """Bring files to these contents; None: there is no such file."""
-    for path, data in files.items():
-        if data is not None:
-            make_private_dir(os.path.dirname(path))
-            write_durably(path, data)
-        elif os.path.lexists(path):
-            os.unlink(path)
-
-
 def change_files(site: Site, kind: str, name: str, files: dict) -> None:
     """Give systemd or launchd these files (None: no such file); if that fails, those that were there."""
-    path = list(files)[-1]
-    begin, end = agent_commands(kind, name, path, os.geteuid())
+    known = list(files)[-1]
+    begin, end = agent_commands(kind, name, known, os.geteuid())
+
+    def put(contents: dict, call: Callable) -> None:
+        for path, data in contents.items():
+            if data is not None:
+                make_private_dir(os.path.dirname(path))
+                write_durably(path, data)
+            elif os.path.lexists(path):
+                os.unlink(path)
+        for argv in begin if contents[known] is not None else begin[:-1]:
+            call(site, argv)
+
     before = {path: read_file(path) if os.path.lexists(path) else None for path in files}
-    if before[path] is not None:
+    if before[known] is not None:
         tell_system(site, end, none=b"No such process")  # launchd has not loaded it
     try:
-        put_files(files)
-        for argv in begin if files[path] is not None else begin[:-1]:
-            tell_system(site, argv)
+        put(files, tell_system)
     except BaseException:
         ask_system(site, end)
-        put_files(before)
-        for argv in begin if before[path] is not None else begin[:-1]:
-            ask_system(site, argv)
+        put(before, ask_system)
         raise
 
 
@@ -6933,10 +6950,16 @@ def refuse_interval(site: Site, what: str, kind: str, every: float) -> None:
         raise UsageError(f"{kind} cannot call every {duration_text(every)}; possible: {known}", advice)
 
 
+def ask_linger(site: Site) -> Outcome:
+    """Whether a user's systemd goes on when the user logs out; `Linger=yes` or `Linger=no`, where it is known."""
+    return ask_system(site, ["loginctl", "show-user", user_name(os.geteuid()), "--property=Linger"])
+
+
 def install_schedule(site: Site, kind: str, calling: Calling) -> int:
-    change_schedule(site, kind, calling, is_wanted=True)
+    with setup_lock(site, "schedule install"):
+        change_schedule(site, kind, calling, is_wanted=True)
     conclude(site, "schedule.soon" if kind == "cron" else "schedule.now", every=duration_text(calling.every))
-    if kind == "systemd" and b"Linger=yes" not in ask_system(site, ["loginctl", "show-user", user_name(os.geteuid()), "--property=Linger"]).out:
+    if kind == "systemd" and b"Linger=yes" not in ask_linger(site).out:
         conclude(site, "schedule.linger")
     first = next((job.id for job in site.config.jobs.values() if job.managed and job.enabled), "")
     return conclude(site, "help.next", command=site.advise("start", first) if first else site.advise("status"))
@@ -6961,7 +6984,7 @@ def remove_schedule(site: Site, calling: Calling, kinds: list) -> int:
 def do_schedule(files: Files, args: Any) -> int:
     """Let the operating system's scheduler call `tick`, show how, or end that."""
     refuse_foreign_root(files.state_file)
-    config = load_config(files, args)[0] if args.what == "install" else config_or_none(files, args)
+    config = load_config(files, args)[0] if args.what == "install" else usable_config(files, args, {})[0]
     site = open_site(files, config, args)
     calling = make_calling(site, args)
     kinds = calling_kinds(site, calling)
@@ -7081,12 +7104,6 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     if code == DONE and not delivered.is_elsewhere and site.config.monitor.after_tick:
         after_tick(site, driver, loud)
     return code
-
-
-def changing(apply: Callable[[State], Any]) -> Flow:
-    """A flow that is one change of the state, in a transaction with others."""
-    result = yield Change(apply)
-    return result
 
 
 def refuse(site: Site, entry: dict) -> Flow:
@@ -7212,14 +7229,6 @@ def keep_house(site: Site, state: State, loud: bool, warning: str) -> list:
     return [*(f"warning: {text}" for text in warnings if text), *lines] if loud or told else []
 
 
-def last_config(last: dict) -> Config:
-    """No jobs, and the receiver that worked last: what is known while the config cannot be used."""
-    known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
-    if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
-        del known["delivery"]["via"]
-    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
-
-
 def tell_unusable_config(files: Files, args: Any, problem: str) -> bool:
     """Tell by the receiver that worked last, once two ticks agree, that nothing is watched; whether to print it too."""
     refuse_foreign_root(files.state_file)
@@ -7277,7 +7286,7 @@ def do_tick(files: Files, args: Any) -> int:
     driver = Driver(site)
     plan_tick(site, driver)
     try:
-        warn(*driver.finish(changing(lambda state: keep_house(site, state, loud, warning))))
+        warn(*driver.finish(asking(Change(lambda state: keep_house(site, state, loud, warning)))))
         while driver.alive:
             driver.run(ROUND)
             if driver.alive and site.printed is None:
@@ -7667,18 +7676,16 @@ def next_action(site: Site, row: Row) -> tuple:
     """(words, epoch seconds or 0.0) of what happens next by itself."""
     job = row.job
     reason = row.decision and row.decision.reasons.get("resume") or Reason("resume.off")
-    key, at = "look", 0.0
-    if not job.enabled and job.kind != WRITE:
-        key = "disabled"
-    elif job.kind == CHECK and job.policy.every_seconds:
-        key, at = "run", next_slot(job, row.memory)
-    elif job.kind != LONG_READ:
-        key = "by_hand"
-    elif reason.key in ("resume.now", "resume.backoff"):
-        key, at = "resume", reason.again_at
-    elif row.look.state == STOPPED and reason.key in ("resume.held", "resume.gave_up", "resume.changed"):
-        key = reason.key.partition(".")[2]
-    return site.say("next." + key), at
+    has_slots, is_stopped = job.kind == CHECK and job.policy.every_seconds, row.look and row.look.state == STOPPED
+    found = first_reason(
+        (not job.enabled and job.kind != WRITE, "disabled"),
+        (has_slots, "run", has_slots and next_slot(job, row.memory)),
+        (job.kind != LONG_READ, "by_hand"),
+        (reason.key in ("resume.now", "resume.backoff"), "resume", reason.again_at),
+        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), reason.key.partition(".")[2]),
+        (True, "look"),
+    )
+    return site.say("next." + found.key), found.again_at
 
 
 def next_text(site: Site, row: Row, time_text: Callable[[float], str]) -> str:
@@ -7776,7 +7783,8 @@ def columns_shown() -> tuple:
     """(columns of a line, whether to colour it); both are steady where there is no terminal."""
     try:
         is_terminal = sys.stdout.isatty()
-        return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else 0  # also 0 where nobody told the terminal
+        return columns or PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
     except (OSError, ValueError):
         return PIPED_COLUMNS, False
 
@@ -7784,17 +7792,16 @@ def columns_shown() -> tuple:
 def job_lines(site: Site, row: Row, line: str, width: int) -> list:
     """The line of a job in the table; above it an id that is too long, below it each trouble."""
     lines = [line] if line[:1].strip() else [row.job.id, line]
-    for kind, since_at, _ in open_troubles(row.memory):
-        incident = row.memory.incidents.get(kind) or Incident(key=kind)
+    for kind, incident in open_troubles(row.memory):
         words = one_line(say(site.lang, incident.key, **incident.facts))
-        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(since_at), text=words)
+        text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(incident.since_at), text=words)
         lines += folded("  " + text, max(width, 40), "    ")
     return lines
 
 
 def colored(lines: list, row: Row) -> list:
     """The lines of a job in trouble in red or yellow."""
-    ranks = [rank for _, _, rank in open_troubles(row.memory)]
+    ranks = [incident.rank for _, incident in open_troubles(row.memory)]
     color = 31 if max(ranks, default=0) >= ALERT else 33
     return [f"\x1b[{color}m{line}\x1b[0m" for line in lines] if ranks else lines
 
@@ -8105,6 +8112,7 @@ def do_selftest(files: Files, args: Any) -> int:
 MACHINE = ""  # what stands before /etc, /Library and /proc; tests build a machine of their own
 OLDEST_PYTHON = (3, 9)
 RELEASE_YEAR = 2026  # no clock that is right shows an earlier one
+HELD_LONG = 1.0  # seconds; transactions take milliseconds
 NETWORK_FILESYSTEM = r"nfs4?|cifs|smb.*|9p|afs|ceph|davfs|fuse\.(sshfs|rclone|davfs2|glusterfs|s3fs)"
 
 
@@ -8118,9 +8126,10 @@ class Health(NamedTuple):
 
 def state_of_entry(entry: Entry, home: str) -> str:
     """The state file that a scheduler's entry works on."""
+    env = {"HOME": home, **entry.env}
     words = [part for word in entry.call.options for part in word.split("=", 1)]
     given = next((path for flag, path in zip(words, words[1:]) if flag == "--state-file"), "")
-    return os.path.realpath(files_for({"HOME": home, **entry.env}, "", given).state_file)
+    return os.path.realpath(files_for(env, "", re.sub(r"^\$(HOME|\{HOME\})(?=/)", "~", given)).state_file)
 
 
 class Patient:
@@ -8129,17 +8138,14 @@ class Patient:
     def __init__(self, files: Files, args: Any):
         self.files, self.args = files, args
         self.trust = check_trust(files.config_file, files.home)
-        self.trouble: Any = None  # why the config cannot be used, an OpsError
         self.state, self.has_state = State({"version": STATE_VERSION}, time.time()), False  # examine_state says why
         try:
             store = Store(files.state_file, Clock())
             self.state, self.has_state = store.view(), not store.is_unreadable()
         except OpsError:
             pass
-        try:
-            config = load_config(files, argparse.Namespace(**{**vars(args), "trust_permissions": True}))[0]
-        except UsageError as error:
-            self.trouble, config = error, last_config(self.state.raw["receiver"])
+        trusting = argparse.Namespace(**{**vars(args), "trust_permissions": True})
+        config, self.trouble = usable_config(files, trusting, self.state.raw["receiver"])  # examine_config tells the trouble
         self.site = called_site(files, config, args)
         self.delivery = config.delivery
         self.openclaw = load_openclaw_of(self.site)
@@ -8150,19 +8156,11 @@ class Patient:
         except OpsError as error:
             self.receiver = Receiver(problem=str(error), advice=error.advice)
         self.needs_openclaw = self.delivery.via in ("auto", "api", "openclaw")
-        listed = self.ask(["crontab", "-l"], self.site.child_env)
+        listed = ask_system(self.site, ["crontab", "-l"])
         found = find_schedulers(MACHINE, files.home, listed.out.decode("utf-8", "replace") if listed.is_good else "")
         mine = [entry for entry in found if entry.user in ("", user_name(os.geteuid()))]
         self.entries = [entry for entry in mine if state_of_entry(entry, files.home) == os.path.realpath(files.state_file)]
         self.strangers = [entry for entry in mine if entry not in self.entries]
-
-    def ask(self, argv: list, env: dict, seconds: float = 10.0) -> Outcome:
-        """What came of a small program."""
-
-        def flow() -> Flow:
-            return (yield Command(argv, "/", env, seconds, marker=new_id(), head=1 << 20))
-
-        return Driver(self.site).finish(flow())
 
     def words(self, outcome: Outcome) -> str:
         """Its last line, after why it is not good."""
@@ -8232,11 +8230,12 @@ def examine_place(patient: Patient) -> Iterator[Health]:
 
     refuse_foreign_root(patient.files.state_file)
     place, me = existing_place(patient.files.state_file), user_name(os.geteuid())
+    owner = os.stat(place).st_uid
     if not os.path.isdir(place):
         yield Health("fail", f"{place} is not a directory", f"mv {shell_word(place)} {shell_word(place)}.aside")
         return
     if not os.access(place, os.W_OK | os.X_OK):
-        owned = f"chmod u+rwx {shell_word(place)}" if os.stat(place).st_uid == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
+        owned = f"chmod u+rwx {shell_word(place)}" if owner == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
         yield Health("fail", f"{place} cannot be written by {me}", "mount it writable" if os.statvfs(place).f_flag & os.ST_RDONLY else owned)
         return
     elsewhere = "name a state file on a local disk: --state-file PATH"
@@ -8258,20 +8257,12 @@ def examine_disk(patient: Patient) -> Iterator[Health]:
     yield Health(level, facts, f"df -h {shell_word(place)}; df -i {shell_word(place)}; then remove what is not needed")
 
 
-def stays_held(path: str, seconds: float = 1.0) -> bool:
-    """Whether a lock is held all that time; transactions take milliseconds."""
-    until = time.monotonic() + seconds
-    while is_held(path) and time.monotonic() < until:
-        time.sleep(0.02)
-    return is_held(path)
-
-
 def examine_state(patient: Patient) -> Iterator[Health]:
     site, path = patient.site, patient.files.state_file
-    lock, (place, name) = site.store.lock_path("state"), os.path.split(path)
-    if stays_held(lock):
+    lock = site.store.lock_path("state")
+    if is_held(lock, HELD_LONG):
         yield Health("fail", f"another process holds {lock}: nothing can be saved", f"lsof {shell_word(lock)}")
-    aside = [f"{place}/{other}" for other in names_in(place) if other.startswith(f"{name}.corrupt-")]
+    aside = [other for other in paths_in(os.path.dirname(path)) if other.startswith(f"{path}.corrupt-")]
     if aside:
         yield Health("warn", f"states that could not be read: {len(aside)}, the last: {aside[-1]}", f"look into it, then: rm {shell_word(aside[-1])}")
     if site.store.is_unreadable():
@@ -8344,7 +8335,7 @@ def examine_way(patient: Patient) -> Iterator[Health]:
 def examine_program(patient: Patient) -> Iterator[Health]:
     """`openclaw` as sending calls it: a Node script, which under cron finds the wrong Node or none."""
     binary = openclaw_binary(patient.site) if patient.delivery.via in ("auto", "openclaw") else ""
-    outcome = patient.ask([binary, "--version"], openclaw_environment(patient.site, binary), 30.0) if binary else None
+    outcome = ask_system(patient.site, [binary, "--version"], env=openclaw_environment(patient.site, binary), seconds=30.0) if binary else None
     if outcome and outcome.is_good:
         yield Health("ok", f"{binary}: {patient.words(outcome)}")
     elif outcome:
@@ -8402,12 +8393,12 @@ def entry_problems(patient: Patient, entry: Entry) -> Iterator[tuple]:
     if os.path.isabs(script) and not os.path.exists(script):
         yield f"there is no {script}", patient.site.advise("schedule install")
     path = entry.env.get("PATH", "/usr/bin:/bin" if entry.kind == "cron" else "/usr/local/bin:/usr/bin:/bin")
-    words = patient.words(patient.ask([python, "--version"], {"HOME": patient.files.home, "PATH": path}))
+    words = patient.words(ask_system(patient.site, [python, "--version"], env={"HOME": patient.files.home, "PATH": path}))
     version = re.fullmatch(r"Python (\d+)\.(\d+).*", words)
     if not version or (int(version[1]), int(version[2])) < OLDEST_PYTHON:
         yield f"it calls {python}: {words}; Python 3.9 or newer is needed", f"name another there, such as {sys.executable}"
     if entry.kind == "systemd" and not entry.user:
-        answer = patient.words(patient.ask(["loginctl", "show-user", me, "--property=Linger"], patient.site.child_env))
+        answer = patient.words(ask_linger(patient.site))
         if "Linger=no" in answer or "not logged in or lingering" in answer:
             yield f"lingering is off: its timer stops when {me} logs out", f"loginctl enable-linger {me}"
 
@@ -8456,7 +8447,7 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
     lock = site.store.lock_path("delivery")
     if not patient.has_state:
         return
-    if stays_held(lock):
+    if is_held(lock, HELD_LONG):
         yield Health("warn", f"another process is sending and holds {lock}", f"wait a minute; if it stays: lsof {shell_word(lock)}")
     if not waiting:
         yield Health("ok", "nothing waits to be told")
@@ -8497,16 +8488,14 @@ def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> 
         yield Health("fail", str(error), error.advice)
     except OSError as error:
         path = str(error.filename or patient.files.state_file)
-        there = path if os.path.lexists(path) else existing_place(path)
-        yield Health("fail", f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(there)}")
+        yield Health("fail", f"cannot use {path}: {os_words(error)}", file_advice(path, error))
 
 
 def next_step(found: list, site: Site) -> str:
     """What mends the first failure; without one a scheduler, where there is none; else what mends the first warning."""
-    mends = [health.mend for level in ("fail", "warn") for health in found if health.level == level]
+    fails, warns = ([health.mend for health in found if health.level == level] for level in ("fail", "warn"))
     schedule = site.advise("schedule install")
-    is_well = all(health.level != "fail" for health in found)
-    return schedule if is_well and schedule in mends else next(iter(mends), site.advise("status"))
+    return [*fails, *(mend for mend in warns if mend == schedule), *warns, site.advise("status")][0]
 
 
 @typed(
@@ -8793,7 +8782,7 @@ def run_command_line(argv: list) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it need not fail once more
             return lost_output(error)
         if isinstance(error, OSError) and path:
-            complain(f"cannot use {path}: {os_words(error)}", f"ls -ld {shell_word(str(path))}")
+            complain(f"cannot use {path}: {os_words(error)}", file_advice(str(path), error))
             return STATE_TROUBLE
         complain(f"a bug in ops-monitor.py: {type(error).__name__}; details: {write_crash(error)}")
         return BUG

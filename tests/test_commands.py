@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 
 from tests import ROOT, SCRIPT, ops
 from tests.test_engine import Installation, check, long_job, sh, write
@@ -635,6 +636,13 @@ class TestEightyColumns(Commands):
                     folded = " ".join(text.split())
                     for word in (self.LONG_ID, "整理档案", "disk-space", self.WOE, *words):
                         self.assertIn(word, folded)
+
+    def test_a_terminal_that_does_not_know_its_width_is_shown_as_much_as_a_pipe(self):
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, ours)
+        with open(theirs, "w") as terminal, unittest.mock.patch.object(sys, "stdout", terminal):
+            self.assertEqual(os.get_terminal_size(theirs).columns, 0)
+            self.assertEqual(ops.columns_shown()[0], ops.PIPED_COLUMNS)
 
     def test_every_record_of_history_is_one_line_in_words(self):
         for language, words in (("en", ["run by hand: exit code 3", "ACTION REQUIRED", "queued, delay 2h, by enqueue", "not run: the last run is not verified yet",

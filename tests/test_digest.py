@@ -191,6 +191,12 @@ class HowItReads(unittest.TestCase):
                 self.assertNotIn("\n\n", section)
 
 
+    def test_the_command_that_shows_the_rest_is_the_one_of_this_installation(self):
+        see = "python3 ~/net/tools/ops-monitor.py status --state-file /s.json"
+        text = ops.digest_text("en", [summary(f"j{number}") for number in range(500)], MIDNIGHT, MIDNIGHT + HOUR, [], see)
+        self.assertIn(see, text.split("\n")[-1])
+
+
 class NoWordOfItsOwn(ThirdLanguage):
     def test_in_no_language_at_all(self):
         day = (ops.Counter({"run": 1, "failed": 1, "resume": 1, "completed": 1, "verified": 1}), [(MIDNIGHT, MIDNIGHT + 1)])

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import plistlib
+import re
 import shlex  # noqa: F401  # loaded here: a child that has given up its rights may not read it any more
 import signal
 import sys
@@ -375,6 +376,17 @@ class TheStatesPlace(Checkup):
         self.among(report, "fail", "state", "not a directory", mend=f"ls -ld {place}")
         self.assertEqual({line.subject for line in report.troubles}, {"directory", "state", "way"}, report.out)
 
+    def test_a_link_to_a_disk_that_is_not_there(self):
+        patient = Patient(self)
+        place = os.path.dirname(patient.state_file)
+        os.unlink(patient.state_file)
+        os.rmdir(place)
+        os.symlink("/no/such/disk", place)
+        self.among(patient.doctor(), "fail", "directory", f"cannot use {place}: no such file or directory", mend=f"ls -ld {place}")
+        ran = patient.call("tick")
+        self.assertEqual(ran.code, 74)
+        self.assertRegex(ran.err, rf"\Aerror: .*{re.escape(place)}.*\nhelp: ls -ld {re.escape(place)}\n\Z")
+
     def test_a_network_filesystem(self):
         for kind in ("nfs", "nfs4", "cifs", "fuse.sshfs", "9p", "smb3"):
             with self.subTest(kind):
@@ -447,7 +459,7 @@ class TheStateFile(Checkup):
     def test_a_lock_that_somebody_keeps(self):
         patient = Patient(self)
         patient.doctor()
-        with patient.held_lock("state"), mock.patch.object(ops, "stays_held", lambda path: ops.is_held(path)):
+        with patient.held_lock("state"), mock.patch.object(ops, "HELD_LONG", 0.0):
             self.only(patient.doctor(), "fail", "state", "another process holds", "state.lock", mend="lsof ")
 
     def test_a_lock_that_is_held_for_a_moment_is_none(self):
@@ -455,16 +467,16 @@ class TheStateFile(Checkup):
         path = os.path.join(place, "x.lock")
         with open(path, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self.assertTrue(ops.stays_held(path, 0.05))
+            self.assertTrue(ops.is_held(path, 0.05))
             pid = os.fork()
             if pid == 0:
                 time.sleep(0.1)
                 fcntl.flock(file, fcntl.LOCK_UN)
                 os._exit(0)
-            self.assertFalse(ops.stays_held(path, 5.0))
+            self.assertFalse(ops.is_held(path, 5.0))
             os.waitpid(pid, 0)
         os.unlink(path)
-        self.assertFalse(ops.stays_held(path))
+        self.assertFalse(ops.is_held(path))
         os.rmdir(place)
 
     def test_a_state_that_serves_another_config(self):
@@ -736,8 +748,10 @@ class Schedulers(Checkup):
             found = patient.doctor().of("scheduler")
             self.assertIn(f"crontab -l calls tick for {other}, not for {patient.state_file}", [line.facts for line in found])
             self.assertIn(f"add --state-file {patient.state_file} there", found[0].mend)
-        patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick --state-file={patient.state_file}")
-        self.assertEqual([line.facts for line in patient.doctor().of("scheduler")], ["crontab -l, every 1m"])
+        short = os.path.relpath(patient.state_file, patient.home)
+        for path in (patient.state_file, f"~/{short}", f"$HOME/{short}", f"${{HOME}}/{short}"):
+            patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick --state-file={path}")
+            self.assertEqual([line.facts for line in patient.doctor().of("scheduler")], ["crontab -l, every 1m"])
 
     def test_what_is_wrong_with_a_crontabs_line(self):
         old = Patient(self).program("python3.6", "echo Python 3.6.15")
@@ -827,6 +841,7 @@ class Schedulers(Checkup):
             ({"Disabled": True}, "it is disabled", "launchctl load -w"),
             ({"StartInterval": None}, "nothing calls it again", "StartInterval 60"),
             ({"StartInterval": None, "StartCalendarInterval": {}}, "", ""),
+            ({"EnvironmentVariables": {"HOME": 5, "OPENCLAW_HOME": ["a"], "PATH": True}}, "", ""),
         ):
             with self.subTest(settings):
                 patient = Patient(self)
@@ -839,6 +854,8 @@ class Schedulers(Checkup):
 
     def test_files_that_nobody_can_read_are_no_entries(self):
         patient = Patient(self)
+        os.rename(patient.agent("aside"), os.path.join(patient.home, "Library/LaunchAgents/aside.plist.off"))
+        patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick")
         patient.put_file(os.path.join(patient.home, "Library/LaunchAgents/torn.plist"), "<plist")
         patient.put_file("etc/cron.d/odd", "* * * * * root 'ops-monitor.py tick\n\0\n@x\n= =\n")
         patient.unit("odd.service", "[\nExecStart\n=\n[Service]\nExecStart='ops-monitor.py\n")
@@ -856,7 +873,8 @@ class Schedulers(Checkup):
 
     def test_periods(self):
         for times, seconds in (("* * * * *", 60), ("*/5 * * * *", 300), ("0-59/10 * * * *", 600), ("0,30 * * * *", 1800), ("7 * * * *", 3600),
-                               ("@hourly", 3600), ("@reboot", 0), ("0 9 * * *", 0), ("* * * * 1-5", 0), ("*/0 * * * *", 3600)):  # fmt: skip
+                               ("@hourly", 3600), ("@reboot", 0), ("0 9 * * *", 0), ("* * * * 1-5", 0), ("*/0 * * * *", 3600),
+                               ("*/90 * * * *", 3600), ("10-20 * * * *", 0), ("5-55/10 * * * *", 0), ("- * * * * *", 0)):  # fmt: skip
             self.assertEqual(ops.cron_period(times), seconds, times)
         for text, seconds in (("OnUnitActiveSec=60", 60), ("OnUnitActiveSec=1min 30s", 90), ("OnUnitActiveSec=2 minutes", 120),
                               ("OnCalendar=minutely", 60), ("OnCalendar=*:0/5", 300), ("OnCalendar=*-*-* *:*:00", 60), ("OnCalendar=Mon 9:00", 0),
@@ -940,7 +958,7 @@ class WhatWaits(Checkup):
 
     def test_a_sender_that_does_not_end(self):
         patient = Patient(self)
-        with patient.held_lock("delivery"), mock.patch.object(ops, "stays_held", lambda path: ops.is_held(path)):
+        with patient.held_lock("delivery"), mock.patch.object(ops, "HELD_LONG", 0.0):
             self.only(patient.doctor(), "warn", "outbox", "another process is sending", mend="lsof ")
 
     def test_starts_and_runs_without_a_result(self):

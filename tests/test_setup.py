@@ -274,6 +274,22 @@ class TheWordsOfTheSchedulers(unittest.TestCase):
                     self.assertNotRegex(line, r"(?<!\\)%")
                     self.assertEqual(run(["/bin/sh", "-c", cron_command(line, halves)]), [["tick", "--config-file", name], name, "b"])
 
+    def test_what_is_written_is_found_again_by_doctor(self):
+        for name in ODD:
+            path, words = f"/x/{name}/own-name.py", ["tick", "--state-file", f"/s/{name}.json"]
+            calling = ops.Calling("ops-monitor", ops.tick_argv("/usr/bin/python3", path, words), {"HOME": f"/h/{name}"}, 60)
+            units = {unit: ("/u/" + unit, text) for unit, text in ops.systemd_units(calling).items()}
+            (_, plist), = ops.files_of("launchd", calling, "/h").items()
+            for entries in (
+                ops.crontab_entries(ops.cron_lines(calling), "crontab -l", False),
+                ops.systemd_entries("systemctl --user", "/h", units, set(units)),
+                ops.launchd_entries(plistlib.loads(plist), "/l.plist", ""),
+            ):
+                (entry,) = entries
+                with self.subTest(name, kind=entry.kind):
+                    self.assertEqual((entry.problems, entry.period, entry.env), ((), 60.0, calling.env))
+                    self.assertEqual((entry.call.python, entry.call.script, entry.call.options), ("/usr/bin/python3", path, words[1:]))
+
     def test_without_an_environment_cron_calls_python_itself(self):
         calling = self.calling("/x/ops-monitor.py", "a")._replace(env={})
         self.assertTrue(ops.cron_lines(calling).split("\n")[1].startswith(f"* * * * * {sys.executable} -I -S -c 'import sys; "))
@@ -351,6 +367,14 @@ class Init(unittest.TestCase):
         for place, directories, files in os.walk(os.path.join(user.home, ".openclaw")):
             self.assertEqual({stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode) for name in directories}, {0o700} if directories else set())
             self.assertEqual({stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode) for name in files}, {0o600} if files else set())
+
+    def test_a_disk_that_is_full_is_named_by_the_file_that_could_not_be_written(self):
+        user = NewUser(self)
+        script = f"ulimit -f 8; exec '{sys.executable}' '{user.script}' init"  # the config fits, the script does not
+        ran = subprocess.run(["/bin/sh", "-c", script], env=user.env, capture_output=True, text=True, timeout=60)
+        place = os.path.dirname(user.installed)
+        self.assertEqual((ran.returncode, ran.stderr), (74, f"error: cannot use {user.installed}: file too large\nhelp: ls -ld {place}\n"))
+        self.assertEqual((os.path.exists(user.config_file), os.listdir(place)), (True, []))
 
     def test_a_second_init_changes_nothing_and_says_what_is_there(self):
         user = NewUser(self)
@@ -572,6 +596,19 @@ class Schedule(unittest.TestCase):
         self.is_refused(self.call("install"), "exit code 2", code=1)
         self.assertEqual(self.user.bytes_of("table"), b"mine\n")
 
+    def test_who_has_no_crontab_yet_gets_one_also_from_busybox(self):
+        self.program("crontab", f"""cd '{self.user.fakes}'; case $1 in -) exec cat > table ;; esac
+            cat table 2>/dev/null || {{ echo "crontab: can't open 'me': No such file or directory" >&2; exit 1; }}""")
+        answer = self.call("install")
+        self.assertEqual((answer.code, answer.err), (0, ""))
+        self.assertIn(b"tick", self.user.bytes_of("table"))
+
+    def test_two_who_install_at_once_do_not_undo_each_other(self):
+        lock = ops.try_lock(ops.Store(self.user.state_file, ops.Clock()).lock_path("init"))
+        with open(lock), unittest.mock.patch.object(ops, "SETUP_WAIT", 0.0):
+            self.is_refused(self.call("install"), "another process is at the same work", "schedule install", code=75)
+        self.assertEqual(self.user.noted(), [])
+
     def test_a_crontab_that_refuses_keeps_what_was_there(self):
         self.user.write("table", b"mine\n")
         self.program("crontab", f"[ $1 = -l ] && exec cat '{self.user.fakes}/table'; echo 'bad minute' >&2; exit 1")
@@ -710,6 +747,17 @@ class Schedule(unittest.TestCase):
 
     def test_a_path_that_no_scheduler_can_be_told_is_refused(self):
         self.is_refused(self.call("print", OPENCLAW_HOME=os.path.join(self.user.root, "a\nb")), r"a\nb", "plainer")
+
+
+class AskingAProgram(unittest.TestCase):
+    def test_one_that_is_asked_when_the_user_has_had_enough_is_ended(self):
+        dirs = ops.openclaw_places({}, "/h", lambda path: False)
+        site = ops.Site(ops.read_config('{"version": 1, "jobs": []}'), "/c.json", ops.Store("/s.json", ops.Clock()), {}, "/h", dirs)
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, ops.on_signal))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with self.assertRaises(ops.Interrupted):
+            ops.ask_system(site, ["/bin/sh", "-c", "exec sleep 20"])
+        self.assertEqual(site.pool.children, {})
 
 
 class TheNameOfAnInstallation(unittest.TestCase):
