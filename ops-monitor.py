@@ -7967,12 +7967,16 @@ def do_logs(site: Site, args: Any) -> int:
         lines = site.redact.read(without_cut_begin(data) if begin else data).split("\n")
         lines = lines if lines[-1] else lines[:-1]
         put(lines[max(0, len(lines) - args.n) :])
+        rest = b""
         while args.follow:
             sys.stdout.flush()
             time.sleep(0.3)
             if file_size(path) < file.tell():  # trimmed: go on at its end
                 file.seek(0, os.SEEK_END)
-            print(site.redact.read(file.read(1 << 20)), end="")
+            data = rest + file.read(1 << 20)
+            whole = max(data.rfind(end) for end in (b"\n", b"\r")) + 1 or len(data) >> 16 << 16  # half a credential is not known as one
+            print(site.redact.read(data[:whole]), end="")
+            rest = data[whole:]
     return DONE
 
 

@@ -588,6 +588,30 @@ class TestLooking(Commands):
         self.assertNotRegex("".join(english.told).replace("快报", "") + english.call("status").out, "[\u4e00-\u9fff]")
 
 
+class TestFollowing(Commands):
+    def test_a_log_is_shown_by_whole_lines_so_that_no_credential_comes_in_two_halves(self):
+        home = Installation(self, long_job("a"))
+        place = ops.Store(home.state_path, ops.Clock()).job_dir("a")
+        os.makedirs(place)
+        log = os.path.join(place, "start.log")
+        token = "7" * 9 + ":" + "Aa0_-" * 7
+        pieces = [b"", b"then ", token[:20].encode(), token[20:].encode(), b" came\n", b"40 %\r", "进".encode()[:1], "进".encode()[1:] + b"\nlast"]
+        with open(log, "wb") as file:
+            file.write(b"first\n")
+
+        def bend():
+            def write_instead_of_sleeping(seconds):
+                if not pieces:
+                    raise ops.Interrupted(signal.SIGINT)
+                with open(log, "ab") as file:
+                    file.write(pieces.pop(0))
+
+            time.sleep = write_instead_of_sleeping
+
+        ran = home.call("logs", "a", "-f", bend=bend)
+        self.assertEqual((ran.code, ran.err, ran.out), (130, "", "first\nthen *** came\n40 %\n进\n"))
+
+
 class TestEightyColumns(Commands):
     """What people read fits an old terminal, in both languages, and nothing that matters is cut off there."""
 
