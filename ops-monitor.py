@@ -3601,11 +3601,11 @@ def write_durably(path: str, data: bytes) -> None:
             os.close(fd)
         reach("replace")
         os.replace(temporary, path)
+        flush_directory(os.path.dirname(path))
     except OSError as error:
         remove_quietly(temporary)
-        error.filename = error.filename or path  # what a full disk says of a write names none
+        error.filename = error.filename or path  # neither write nor fsync says which
         raise
-    flush_directory(os.path.dirname(path))
 
 
 def read_file(path: str, limit: int = 64 << 20) -> bytes:
@@ -3754,6 +3754,7 @@ def try_lock(path: str) -> Optional[int]:
         os.close(fd)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
+        error.filename = error.filename or path
         raise
 
 
