@@ -556,7 +556,7 @@ MESSAGES = {
     "stopped.resuming": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
     "stopped.changed": ("stopped; its command has changed since the checkpoint, so it is not resumed; reason: {reason}", "已停止；命令在检查点之后有改动，不自动续跑；原因：{reason}"),
-    "flapping": ("it keeps going wrong and right again; single changes are not told until it has been steady for an hour", "反复出现异常又恢复；稳定一小时之前不再逐次告知"),
+    "flapping": ("it keeps going wrong and right again; single changes are not told until it has been steady for an hour", "反复出现异常又恢复；稳定满一小时后才恢复逐次告知"),
     "orphan": ("it runs, but the config no longer has it; {command}", "正在运行，但配置中已没有它；{command}"),
     "stalled": ("running without progress for {for}; progress key: {key}", "运行中但 {for} 没有进展；进度键：{key}"),
     "level": ("the job reports: {message}", "任务报告：{message}"),
@@ -568,15 +568,15 @@ MESSAGES = {
     "autorun.restart": ("no progress for {for}; it is being stopped and started again, attempt {attempt} of {most}", "{for} 没有进展；正在停止并重新启动，第 {attempt} 次，上限 {most}"),
     "completed": ("done", "已完成"),
     "running": ("running", "运行中"),
-    "muted.summary": ("no longer muted; messages held: {count}", "静音结束；期间未发送的消息：{count}"),
+    "muted.summary": ("messages held: {count}", "期间未发送的消息：{count}"),
     "blocked.unknown": ("BLOCKED: the queue names job '{job}', which the config does not have", "BLOCKED：队列中的任务“{job}”不在配置中"),
     "blocked.queue": ("BLOCKED: job '{job}' is a {kind}; only a one_shot_read is run from the queue", "BLOCKED：任务“{job}”是 {kind}；队列只运行 one_shot_read"),
-    "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：有人要求运行“{job}”，未执行：{why}"),
+    "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：收到运行“{job}”的请求，未执行：{why}"),
     "verify.wrong": ("the write ran, its verification failed: {jobs}", "写入已执行，验证失败：{jobs}"),
     "verify.other": ("the write ran; its verification was good, but it is not the check that was approved with it: {jobs}", "写入已执行；验证运行正常，但它不是一同批准的那个检查：{jobs}"),
     "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
     "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
-    "busy": ("another process has held this job's lock for {for}; until it ends nothing is run or started; who: {command}", "另一个进程占用此任务的锁已 {for}；在它结束之前不会运行或启动；查看占用者：{command}"),
+    "busy": ("another process holds this job's lock and should have ended {for} ago; until it ends nothing is run or started; who: {command}", "另一个进程占用着此任务的锁，{for} 前就该结束；在它结束之前不会运行或启动；查看占用者：{command}"),
     "config.errors": ("the config has errors: {count}; jobs left out: {jobs}\n{lines}", "配置有错误：{count}；未参与监控的任务：{jobs}\n{lines}"),
     "config.unusable": ("the config cannot be used, nothing is watched: {problem}", "配置无法使用，目前没有任何监控：{problem}"),
     "state.lost": ("the state file {path} could not be read; it was moved to {aside}; nothing is resumed in this tick", "状态文件 {path} 无法读取，已移到 {aside}；本轮不会自动续跑"),
@@ -607,18 +607,18 @@ MESSAGES = {
     "incident.none": ("nothing wrong", "没有异常"),
     "incident.open": ("this look cannot tell", "本次查看无法判断"),
     "incident.came_and_went": ("it came and went before it was told", "告知之前已经恢复"),
-    "incident.resolved": ("told: it is resolved", "已告知：已恢复"),
+    "incident.resolved": ("tell: it is resolved", "告知：已恢复"),
     "incident.not_yet": ("looks that agree: {looks} of {needed}", "一致的查看次数：{looks}/{needed}"),
     "incident.by_attempt": ("auto-resume handles it; AUTORUN tells it", "由自动续跑处理，以 AUTORUN 告知"),
     "incident.quiet_hours": ("held by quiet hours", "安静时段内暂不告知"),
-    "incident.opened": ("told: it is new", "已告知：新出现"),
-    "incident.worse": ("told: it got worse", "已告知：情况恶化"),
-    "incident.changed": ("told: its text is really different", "已告知：内容有实质变化"),
+    "incident.opened": ("tell: it is new", "告知：新出现"),
+    "incident.worse": ("tell: it got worse", "告知：情况恶化"),
+    "incident.changed": ("tell: its text is really different", "告知：内容有实质变化"),
     "incident.flapping": ("the job is flapping: nothing is told of single changes", "任务反复变化：不逐次告知"),
     "incident.acked": ("a person has acknowledged it", "已有人确认"),
     "incident.told_once": ("told; reminders are off", "已告知；不再提醒"),
     "incident.told": ("told; the next reminder is not due", "已告知；未到下次提醒时间"),
-    "incident.reminder": ("told: a reminder was due", "已告知：到了提醒时间"),
+    "incident.reminder": ("tell: a reminder is due", "告知：到了提醒时间"),
     # reasons: resume
     "resume.disabled": ("disabled", "未启用"),
     "resume.off": ("autoResume is off", "未开启 autoResume"),
@@ -634,15 +634,15 @@ MESSAGES = {
     "resume.backoff": ("attempt {attempt} waits", "第 {attempt} 次续跑等待中"),
     "resume.now": ("attempt {attempt} is due", "应进行第 {attempt} 次续跑"),
     # reasons: routine
-    "report.completed": ("told: it is completed", "已告知：已完成"),
+    "report.completed": ("tell: it is completed", "告知：已完成"),
     "report.completed_before": ("its completion was told", "完成已告知过"),
     "report.started": ("it was started a moment ago; this completion may be the last run's", "刚刚启动；看到的可能是上一次运行的完成"),
     "report.quiet_hours": ("held by quiet hours", "安静时段内暂不告知"),
     "report.not_running": ("no routine: it is not running", "无例行报告：未在运行"),
     "report.off": ("reportWhileRunning is off", "未开启 reportWhileRunning"),
-    "report.first": ("told: first seen running", "已告知：首次看到运行"),
-    "report.by_time": ("told: reportEverySeconds have passed", "已告知：到了 reportEverySeconds"),
-    "report.by_change": ("told: progress has changed", "已告知：进度有变化"),
+    "report.first": ("tell: first seen running", "告知：首次看到运行"),
+    "report.by_time": ("tell: reportEverySeconds have passed", "告知：到了 reportEverySeconds"),
+    "report.by_change": ("tell: progress has changed", "告知：进度有变化"),
     "report.too_soon": ("progress has changed, minReportSeconds have not passed", "进度有变化，但未满 minReportSeconds"),
     "report.nothing_new": ("nothing new to report", "没有新内容"),
     "look.older": ("a newer look has been judged", "已有更新的查看结果"),
@@ -652,7 +652,7 @@ MESSAGES = {
     "digest.open": ("open: {what}", "未解决：{what}"),
     "digest.runs": ("runs: {runs}, failed: {failed}", "运行：{runs}，失败：{failed}"),
     "digest.verified": ("verified: {count}", "通过验证：{count}"),
-    "digest.resumes": ("resumed: {count}, attempts in a row now: {attempts}", "续跑：{count}，目前连续：{attempts}"),
+    "digest.resumes": ("resumed: {count}, attempts in a row now: {attempts}", "续跑：{count}，当前连续次数：{attempts}"),
     "digest.gave_up": ("gave up; waits for start", "已放弃；等待 start"),
     "digest.completed": ("completed: {count}", "完成：{count}"),
     "digest.trouble": ("in trouble: {for} in all", "异常累计 {for}"),
@@ -660,7 +660,7 @@ MESSAGES = {
     "digest.broken": ("left out because of errors in the config: {count}", "因配置有错未参与监控：{count}"),
     "digest.partial": ("the history begins at {time}: what was before is not counted", "历史记录始于 {time}，此前的未计入"),
     "digest.first": ("its first time has not come", "首次时间未到"),
-    "digest.told": ("told", "已告知"),
+    "digest.told": ("not due yet", "未到时间"),
     "digest.now": ("due now", "应立即发送"),
     # reasons: one-shot reads
     "run.good": ("the run was good", "运行正常"),
@@ -684,18 +684,18 @@ MESSAGES = {
     "gate.verify_overdue": ("the verification of the last run is overdue: {jobs}", "上次运行的验证已逾期：{jobs}"),
     "gate.verify_failed": ("the verification of the last run failed: {jobs}", "上次运行的验证失败：{jobs}"),
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
-    "gate.config_writable": ("others could have written the config: {why}", "配置文件可能被他人改写：{why}"),
+    "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
     "plan.risk": ("risk", "风险"),
     "plan.argv": ("runs", "命令"),
     "plan.program": ("program", "程序"),
-    "plan.file": ("names", "涉及"),
+    "plan.file": ("file", "文件"),
     "plan.cwd": ("in", "目录"),
     "plan.env": ("with", "环境"),
     "plan.loose": ("  (by its path only: its contents are not bound)", "（仅绑定路径，不绑定内容）"),
-    "plan.verified": ("Afterwards this verifies it: {what}", "之后由此验证：{what}"),
+    "plan.verified": ("Afterwards this verifies it: {what}", "运行后的验证：{what}"),
     "plan.ttl": ("an approval holds for {time} and for one run; any change ends it", "批准有效期 {time}，仅限一次运行；任何改动都会使其失效"),
     "approve.ask": ("Type the job id to approve: ", "输入任务 id 以批准："),
     "approve.not_typed": ("the job id was not typed; nothing is approved", "未输入任务 id，未批准"),
@@ -704,10 +704,10 @@ MESSAGES = {
     "approved.told": ("one run was approved with --digest by {who}; digest {digest}…", "{who} 用 --digest 批准了一次运行；摘要 {digest}…"),
     "approved": ("approved: {job}, for one run within {time}", "已批准：{job}，{time} 内可运行一次"),
     "revoked": ("revoked: {job}", "已撤销：{job}"),
-    "revoke.none": ("nothing to revoke: {job} is not approved", "无可撤销：{job} 未被批准"),
-    "code.message": ("One-time code to approve {job}: {code}\nIt holds for 15 minutes. Give it only to whom you want to run exactly this.", "批准 {job} 的一次性验证码：{code}\n有效期 15 分钟。只把它交给你希望执行上述操作的人。"),
-    "code.sent": ("a one-time code was sent to the person; it holds for 15 minutes: approve {job} --digest HEX --code CODE", "验证码已发送给本人，有效期 15 分钟：approve {job} --digest HEX --code CODE"),
-    "code.needed": ("'{job}' is approved with a one-time code that only its owner gets", "“{job}”需要一次性验证码，只有所有者会收到"),
+    "revoke.none": ("nothing to revoke: {job} is not approved", "没有可撤销的：{job} 未被批准"),
+    "code.message": ("One-time code to approve {job}: {code}\nIt holds for 15 minutes. Give it only to whoever should run exactly what stands below.", "批准 {job} 的一次性验证码：{code}\n有效期 15 分钟。只把它交给你希望执行下列操作的人。"),
+    "code.sent": ("a one-time code was sent to the person; it holds for 15 minutes: approve {job} --digest HEX --code CODE", "验证码已发送给主人，有效期 15 分钟：approve {job} --digest HEX --code CODE"),
+    "code.needed": ("'{job}' is approved with a one-time code that only its owner gets", "批准“{job}”需要一次性验证码，验证码只发给主人"),
     "code.none": ("no code is out, or it has expired", "没有有效的验证码，或已过期"),
     "code.spent": ("too many wrong codes; ask for a new one", "错误次数过多；请重新请求"),
     "code.wrong": ("wrong code", "验证码错误"),
@@ -715,14 +715,14 @@ MESSAGES = {
     "code.too_many": ("too many codes were asked for '{job}' within an hour", "一小时内为“{job}”请求验证码次数过多"),
     "code.no_api": ("the code can only be sent by the Bot API, and that is not available", "验证码只能经 Bot API 发送，目前不可用"),
     "code.not_sent": ("the code was not confirmed as sent and is void: {why}", "验证码未确认送达，已作废：{why}"),
-    "write.done": ("done: {job}", "已完成：{job}"),
+    "write.done": ("the write ran: {job}", "写入已执行：{job}"),
     "verify.passed": ("verified: {job}", "已验证：{job}"),
     "verify.failed": ("not verified: {job}", "未通过验证：{job}"),
     # topics
     "topic.unknown": ("unknown", "状态未知"),
     "topic.stopped": ("stopped", "停止"),
     "topic.stalled": ("stalled", "停滞"),
-    "topic.level": ("level", "级别"),
+    "topic.level": ("own alert", "任务自报"),
     "topic.failed": ("failed", "失败"),
     "topic.attention": ("attention", "需关注"),
     "topic.report": ("report", "例行报告"),
@@ -776,12 +776,12 @@ MESSAGES = {
     "schedule.soon": ("tick is called every {every}, the first time within {every}", "每 {every} 调用一次 tick，{every} 之内首次调用"),
     "schedule.linger": ("this ends when you log out, unless you type once: loginctl enable-linger", "注销后即停止，除非执行一次：loginctl enable-linger"),
     "schedule.removed": ("removed: {path}", "已移除：{path}"),
-    "schedule.none": ("nothing to remove: no scheduler calls tick for {path}", "无可移除：没有调度器为 {path} 调用 tick"),
+    "schedule.none": ("nothing to remove: no scheduler calls tick for {path}", "没有可移除的：没有调度器为 {path} 调用 tick"),
     # status and explain
     "column.job": ("JOB", "任务"),
     "column.state": ("STATE", "状态"),
     "column.progress": ("PROGRESS", "进度"),
-    "column.report": ("TOLD", "上次报告"),
+    "column.report": ("LAST", "最近"),
     "column.next": ("NEXT", "下一步"),
     "word.running": ("running", "运行中"),
     "word.waiting": ("waiting", "等待中"),
@@ -798,6 +798,8 @@ MESSAGES = {
     "word.never_ran": ("never ran", "未运行过"),
     "word.good": ("good", "正常"),
     "word.failed": ("failed", "失败"),
+    "word.muted": ("~ muted until {time}", "~ 静音至 {time}"),
+    "word.attention": ("attention", "需关注"),
     "next.disabled": ("disabled", "未启用"),
     "next.run": ("run", "运行"),
     "next.by_hand": ("by hand", "手动"),
@@ -822,7 +824,8 @@ MESSAGES = {
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
     "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
-    "explain.next": ("next by itself: {action}", "之后自动：{action}"),
+    "explain.next": ("what comes next: {action}", "接下来：{action}"),
+    "explain.disabled": ("disabled: no tick looks at it", "未启用：tick 不会查看它"),
     # history: events, and the words that stand for facts in them
     "event.told": ("told: {text}", "告知：{text}"),
     "event.queued": ("queued, delay {delay}, by {by}", "入队（{by}），延迟 {delay}"),
@@ -842,7 +845,7 @@ MESSAGES = {
     "event.write_begun": ("write begun, digest {digest}, by {who}", "写入开始，摘要 {digest}，{who}"),
     "event.write_ended": ("write ended: exit code {code}", "写入结束：退出码 {code}"),
     "event.write_outcome_unknown": ("the outcome of the write is unknown", "写入结果未知"),
-    "event.verification": ("verified by {by}: {result}", "验证（{by}）：{result}"),
+    "event.verification": ("verification by {by}: {result}", "验证（{by}）：{result}"),
     "event.ack": ("acknowledged by {who}", "确认，{who}"),
     "event.mute": ("muted by {who}", "静音，{who}"),
     "event.unmute": ("unmuted by {who}", "解除静音，{who}"),
@@ -856,6 +859,7 @@ MESSAGES = {
     "by.after": ("the end of {job}", "{job} 结束之后"),
     "result.passed": ("passed", "通过"),
     "result.failed": ("failed", "未通过"),
+    "result.other": ("good, but not the approved check", "正常，但不是批准的那个检查"),
     "result.pending": ("others are still to come", "其他验证未完成"),
     "again.true": ("yes", "是"),
     "again.false": ("no", "否"),
@@ -2501,19 +2505,17 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     """Whether a resumed job has shown that it works: the attempts start again from none."""
     if look.key:
         return look.key != memory.attempt_key
+    if look.state != RUNNING:
+        return False
     began_at = max(memory.attempt_at, memory.state_at if memory.state == RUNNING else look.when.at)
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
-def learnt_running(memory: Memory, look: Observation, policy: Any) -> dict:
+def learnt_running(memory: Memory, look: Observation) -> dict:
     """What a running look changes beyond what every look does; `memory` is from before it."""
     learnt: dict = {"stalled_for": stalled_for(memory, look)}
-    if look.key and look.key != memory.key:
-        learnt["key_at"] = look.when.at
     if memory.state == COMPLETED:
         learnt.update(reported_at=0.0, reported_key="", reported_progress={})
-    if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
-        learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     return learnt
 
 
@@ -2531,8 +2533,12 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
         )  # fmt: skip
         if look.state == RUNNING or differ(memory.run, look.run):
             learnt.update(completed_fired=False, completed_told=False)
+        if look.key and look.key != memory.key:
+            learnt["key_at"] = when.at
+        if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
+            learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     if look.state == RUNNING:
-        learnt.update(learnt_running(memory, look, policy))
+        learnt.update(learnt_running(memory, look))
     if memory.action == "started" and look.state != UNKNOWN and has_appeared(memory, look):
         return end_action(memory._replace(**learnt))
     return memory._replace(**learnt)
@@ -2821,7 +2827,7 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
         effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, told=memory),)
-        memory = memory._replace(completed_told=True, reported_key=look.key)
+        memory = memory._replace(completed_told=True, reported_at=now.at, reported_key=look.key)
     elif reason.key in PROGRESS_DUE:
         effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, told=memory),)
         memory = memory._replace(reported_at=now.at, reported_key=look.key, reported_progress=small_progress(look.progress))
@@ -2849,6 +2855,8 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
     if memory.muted_count:
         effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory),)
     spoken = {effect.kind for effect in effects if isinstance(effect, Notify)}
+    if memory.flapping_at and "flapping" not in spoken:
+        effects += (Notify("flapping", "opened", WARN, Phrase("flapping"), since_at=memory.flapping_at, told=memory),)
     incidents = dict(memory.incidents)
     for kind, incident in open_incidents(memory):
         if kind in spoken or incident.acked_at:
@@ -2955,7 +2963,7 @@ def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approve
     known = gate.verify_failed or ([] if gate.verify == "pending" else gate.verify_left)
     left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, known))
     if not (is_good and is_approved):
-        result = "other" if is_good else "failed"
+        result = "other" if is_good and not (gate.verify == "failed" and failed) else "failed"
         return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
     return gate._replace(verify="passed" if not left else gate.verify if failed else "pending", verify_left=left, verify_failed=failed)
 
@@ -3105,7 +3113,9 @@ def word_of_state(job: Any, memory: Memory, gate: Gate, seen: str, now: float) -
     if job.kind == LONG_READ:
         return "held" if memory.held_at and seen in (STOPPED, IDLE) else seen
     word = gate_word(gate, now) if job.kind == WRITE else ""
-    return word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at else "failed" if memory.ran_code else "good")
+    asks = memory.incidents.get("attention", Incident()).opened_at
+    return word or ("running" if memory.action == "run" else "never_ran" if not memory.ran_at
+                    else "failed" if memory.ran_code else "attention" if asks else "good")  # fmt: skip
 
 
 def last_seen(memory: Memory) -> tuple:
@@ -3591,11 +3601,11 @@ def write_durably(path: str, data: bytes) -> None:
             os.close(fd)
         reach("replace")
         os.replace(temporary, path)
+        flush_directory(os.path.dirname(path))
     except OSError as error:
         remove_quietly(temporary)
-        error.filename = error.filename or path  # what a full disk says of a write names none
+        error.filename = error.filename or path  # neither write nor fsync says which
         raise
-    flush_directory(os.path.dirname(path))
 
 
 def read_file(path: str, limit: int = 64 << 20) -> bytes:
@@ -3711,10 +3721,19 @@ def home_directory(env: dict) -> str:
         return "/"
 
 
+def python_command() -> str:
+    """How a person calls Python: `python3`, unless that is known to be too old, or is not there."""
+    try:
+        found = os.path.realpath(find_executable("python3", os.environ.get("PATH", os.defpath), "/"))
+    except OSError:
+        found = "python3.0"
+    return shell_word(sys.executable or "python3") if re.search(r"/?python3\.[0-8]$", found) else "python3"
+
+
 def script_command(path: str = "") -> str:
     """How a person calls this very file, or its copy at `path`, in a shell."""
     path, home = os.path.abspath(path or __file__), home_directory(dict(os.environ)).rstrip("/")
-    return "python3 " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
+    return python_command() + " " + ("~/" + shell_word(path[len(home) + 1 :]) if home and path.startswith(home + "/") else shell_word(path))
 
 
 # ---- locks
@@ -3730,12 +3749,12 @@ def try_lock(path: str) -> Optional[int]:
     try:
         reach("lock")
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.utime(fd)  # since when it is held
         return fd
     except OSError as error:
         os.close(fd)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
+        error.filename = error.filename or path
         raise
 
 
@@ -3808,16 +3827,26 @@ class Store:
     def job_dir(self, job_id: str) -> str:
         return f"{self.stem}.jobs/{slug(job_id)}"
 
-    def lock(self, name: str, seconds: float = 0.0) -> Optional[int]:
-        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`."""
+    def lock(self, name: str, seconds: float = 0.0, limit: float = 0.0) -> Optional[int]:
+        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`.
+
+        The file's time says when its holder should have ended, `limit` seconds from now.
+        """
         path = self.lock_path(name)
         try:
-            return wait_lock(path, seconds)
+            fd = wait_lock(path, seconds)
         except OSError as error:
             raise self._trouble("lock", path, error) from None
+        if fd is not None and limit:
+            now = self.clock.now().at
+            try:
+                os.utime(fd, (now, now + limit))
+            except OSError:
+                pass  # then nobody is told of a holder that hangs
+        return fd
 
-    def held_for(self, name: str) -> float:
-        """Seconds since the lock `name` was taken last; who finds it taken may ask."""
+    def overdue(self, name: str) -> float:
+        """Seconds since whoever took the lock `name` last should have ended; who finds it taken may ask."""
         try:
             return max(0.0, self.clock.now().at - os.stat(self.lock_path(name)).st_mtime)
         except OSError:
@@ -5188,34 +5217,38 @@ def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
 
 
-def work_limit(job: Any) -> float:
-    """Seconds within which whatever holds the job's lock has ended, unless it was stopped or hangs."""
+def lock_of(site: Site, job: Any, seconds: float = 0.0) -> Optional[int]:
+    """The job's lock, taken for as long as its work may take, or None."""
     policy = job.policy
-    if job.kind != LONG_READ:
-        return run_timeout(job) + 2 * MINUTE
-    return float(policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds + 2 * MINUTE)
+    long = policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds
+    return site.store.lock(slug(job.id), seconds, 2 * MINUTE + (long if job.kind == LONG_READ else run_timeout(job)))
 
 
-def settle_lock(site: Site, state: State, job: Any, held: float) -> None:
-    """Tell that another process has held the job's lock for far too long; `held` 0: it is free again."""
-    words = Phrase("busy", {"for": duration_text(held), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
-    now = site.clock.now()
-    decision = judge_incidents(job.policy, {"busy": Finding("busy", ALERT, words) if held else None}, state.memory(job.id), now)
-    perform(site, state, job.id, hold_muted(decision, now))
+def settle_lock(site: Site, state: State, job: Any, overdue: float) -> None:
+    """Tell that whoever holds the job's lock should have ended long ago; `overdue` 0: it is free again."""
+    words = Phrase("busy", {"for": duration_text(overdue), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
+    now, finding = site.clock.now(), Finding("busy", ALERT, words) if overdue else None
+    policy = job.policy._replace(alert_after=max(2, job.policy.alert_after))  # once may be the end of a sleep
+    perform(site, state, job.id, hold_muted(judge_incidents(policy, {"busy": finding}, state.memory(job.id), now), now))
+
+
+def is_said_busy(site: Site, job: Any) -> bool:
+    """Whether its lock was overdue when it was last wanted."""
+    return "busy" in object_at(site.store.view().jobs.get(job.id), "incidents")
 
 
 def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     """The same flow under the job's lock; nothing happens while another process holds it, but if that lasts a person is told."""
 
     def locked(site: Site, job: Any, *more: Any) -> Flow:
-        lock = site.store.lock(slug(job.id))
+        lock = lock_of(site, job)
         if lock is None:
-            held = site.store.held_for(slug(job.id))
-            if held > work_limit(job):
-                yield Change(lambda state: settle_lock(site, state, job, held))
+            overdue = site.store.overdue(slug(job.id))
+            if overdue:
+                yield Change(lambda state: settle_lock(site, state, job, overdue))
             return
         try:
-            if "busy" in site.store.view().memory(job.id).incidents:
+            if is_said_busy(site, job):
                 yield Change(lambda state: settle_lock(site, state, job, 0.0))
             yield from work(site, job, *more)
         finally:
@@ -5224,9 +5257,15 @@ def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     return locked
 
 
+@under_lock
+def look_at_lock(site: Site, job: Any) -> Flow:
+    """Nothing but the lock: is it free again?"""
+    yield from ()
+
+
 def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
     """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it for so long."""
-    fd = site.store.lock(slug(job.id), seconds)
+    fd = lock_of(site, job, seconds)
     if fd is None:
         raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
     return open(fd, "rb")
@@ -5407,6 +5446,8 @@ def watch_job(site: Site, job: Any) -> Flow:
     decision = yield Change(lambda state: settle_look(site, state, job, look))
     if is_resuming(decision):
         yield from resume_job(site, job)
+    elif is_said_busy(site, job):
+        yield from look_at_lock(site, job)
 
 
 # ---- plans: everything that decides what a write will do, as it is at one moment
@@ -6077,11 +6118,11 @@ def send_due(site: Site) -> Flow:
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
-    lock = site.store.lock("delivery") if left else None
-    held = site.store.held_for("delivery") if left and lock is None else 0.0
-    if held > SENDING_LIMIT:
+    lock = site.store.lock("delivery", limit=SENDING_LIMIT) if left else None
+    overdue = site.store.overdue("delivery") if left and lock is None else 0.0
+    if overdue:
         path = site.store.lock_path("delivery")
-        return Delivered(left, f"another process has held {path} for {duration_text(held)}", f"lsof {shell_word(path)}")
+        return Delivered(left, f"another process holds {path} and should have ended {duration_text(overdue)} ago", f"lsof {shell_word(path)}")
     if lock is None:
         return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
     try:
@@ -6335,7 +6376,7 @@ def gate_advice(site: Site, job: Any, reason: Reason) -> str:
         return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
     if reason.key.startswith("gate.verify"):
         return site.advise("approve", job.id, "--despite-failed-verification")
-    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("validate-config",)}.get(reason.key, ("approve",))
+    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("doctor",)}.get(reason.key, ("approve",))
     return site.advise(command[0], job.id if reason.key != "gate.config_writable" else "", *command[1:])
 
 
@@ -6343,7 +6384,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     """A refused write: the person is told once, the caller gets exit 4 and the next step."""
     words = site.say(reason.key, **reason.facts)
     finding = Finding("blocked", ALERT, Phrase("blocked.write", {"job": job.id, "why": words}))
-    policy = job.policy._replace(alert_after=1, alert_repeat_seconds=0)
+    policy = job.policy._replace(alert_after=1, alert_repeat_seconds=HOUR)  # asked here only when somebody tries again
     now = site.clock.now()
 
     def apply(state: State) -> None:
@@ -6902,14 +6943,14 @@ def find_kind(site: Site) -> str:
     raise UsageError("no user manager of systemd answers, and there is no crontab", "install cron, for example: sudo apt-get install cron")
 
 
-def refuse_interval(site: Site, kind: str, every: float) -> None:
+def refuse_interval(site: Site, what: str, kind: str, every: float) -> None:
     """All take whole seconds, cron some only."""
     steps: Any = CRON_GRID if kind == "cron" else range(1, 86401)
     if every not in steps:
         better = duration_text(min((step for step in steps if step >= every), default=DAY)).replace(" ", "")
         known = ", ".join(map(duration_text, steps)) if kind == "cron" else "whole number of seconds up to 1d"
-        advice = site.advise("schedule", "", "install", "--kind", kind, "--every", better)
-        raise UsageError(f"{kind} cannot call every {duration_text(every)}; it can every {known}", advice)
+        advice = site.advise("schedule", "", what, "--kind", kind, "--every", better)
+        raise UsageError(f"{kind} cannot call every {duration_text(every)}; possible: {known}", advice)
 
 
 def ask_linger(site: Site) -> Outcome:
@@ -6953,7 +6994,7 @@ def do_schedule(files: Files, args: Any) -> int:
     if args.what == "remove":
         return remove_schedule(site, calling, [kind for kind in kinds if args.kind in (None, kind)])
     kind = args.kind or (kinds[0] if kinds else find_kind(site))
-    refuse_interval(site, kind, calling.every)
+    refuse_interval(site, args.what, kind, calling.every)
     if args.what == "print":
         for path, data in files_of(kind, calling, site.home).items():
             print(f"# {path}\n{data.decode()}", end="")
@@ -7106,6 +7147,8 @@ def plan_tick(site: Site, driver: Driver) -> None:
             memory = state.memory(job.id)
             if memory.action == "run" or due_reason(job, memory, now).key in ("due.first", "due.now"):
                 driver.add(run_check(site, job))
+            elif is_said_busy(site, job):
+                driver.add(look_at_lock(site, job))
             elif has_to_say(job, memory, now):
                 driver.add(speak_between(site, job))
         elif job.kind == WRITE and job.id in state.raw["gates"]:
@@ -7293,7 +7336,8 @@ def end_start(state: State, job: Any, outcome: Outcome) -> None:
     else:
         memory = end_action(memory)
     state.remember(job.id, memory)
-    state.record("started" if outcome.is_good else "start failed", job.id, code=outcome.code)
+    phrase = outcome_phrase(outcome)
+    state.record("start failed" if phrase else "started", job.id, reason=phrase_text("en", phrase) if phrase else "")
 
 
 def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
@@ -7543,6 +7587,7 @@ def do_revoke(site: Site, args: Any) -> int:
     def apply(state: State) -> bool:
         gate = state.gate(job.id)
         state.keep_gate(job.id, without_code(without_approval(gate)))
+        forget_blocked(state, job.id)
         state.record("revoked", job.id, digest=gate.digest, who=who_asks())
         return bool(gate.digest)
 
@@ -7589,7 +7634,7 @@ def do_ack(site: Site, args: Any) -> int:
 
     def acked(memory: Memory, now: float) -> dict:
         opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
-        return {"incidents": {**memory.incidents, **opened}}
+        return {"incidents": {kind: incident for kind, incident in {**memory.incidents, **opened}.items() if kind != "blocked"}}
 
     memory = change_memory(site, args.job, "ack", acked)
     kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
@@ -7641,7 +7686,7 @@ def next_action(site: Site, row: Row) -> tuple:
         (has_slots, "next.run", has_slots and next_slot(job, row.memory)),
         (job.kind != LONG_READ, "next.by_hand"),
         (reason.key in ("resume.now", "resume.backoff"), "next.resume", reason.again_at),
-        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
+        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), reason.key.replace("resume", "next")),
         (True, "next.look"),
     )
     return site.say(found.key), found.again_at
@@ -7665,6 +7710,7 @@ def incident_json(site: Site, kind: str, incident: Incident) -> dict:
         "level": {WARN: "warn", ALERT: "alert"}.get(incident.rank, "notice"),
         "sinceAt": incident.since_at,
         "toldAt": incident.told_at or None,
+        "ackedAt": incident.acked_at or None,
         "text": one_line(say(site.lang, incident.key, **incident.facts), 300),
     }
 
@@ -7680,7 +7726,7 @@ def job_json(site: Site, row: Row) -> dict:
         state=state, running=state == RUNNING, completed=state == COMPLETED, held=bool(memory.held_at),
         attempts=memory.attempts, gaveUp=bool(memory.gave_up_at), lastLookAt=memory.looked_at or None, lastReportAt=memory.reported_at or None,
         lastRunAt=memory.ran_at or None, lastExitCode=memory.ran_code if memory.ran_at and memory.ran_code != NOT_RUN else None,
-        stalledForSeconds=round(memory.stalled_for, 3),
+        stalledForSeconds=round(memory.stalled_for, 3), mutedUntil=memory.muted_at + memory.muted_for if is_muted(memory, site.clock.now()) else None,
         incidents=[incident_json(site, *item) for item in open_incidents(memory)], next={"action": words, "at": at or None},
     )  # fmt: skip
     if job.kind == WRITE:
@@ -7751,6 +7797,8 @@ def columns_shown() -> tuple:
 def job_lines(site: Site, row: Row, line: str, width: int) -> list:
     """The line of a job in the table; above it an id that is too long, below it each trouble."""
     lines = [line] if line[:1].strip() else [row.job.id, line]
+    if is_muted(row.memory, site.clock.now()):
+        lines.append("  " + site.say("word.muted", time=site.clock.short_text(row.memory.muted_at + row.memory.muted_for)))
     for kind, incident in open_troubles(row.memory):
         words = one_line(say(site.lang, incident.key, **incident.facts))
         text = site.say("status.trouble", kind=site.say("topic." + kind), time=site.clock.short_text(incident.since_at), text=words)
@@ -7774,16 +7822,16 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     for row, line in zip(rows, others):
         mine = job_lines(site, row, line, width)
         lines += colored(mine, row) if has_color else mine
-    lines += [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
-    lines += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in orphans(site, state)]
+    notes = [site.say("status.broken", job=job_id, problem=problem) for job_id, problem in site.config.broken.items()]
+    notes += [site.say("status.orphan", job=job_id, command=site.advise("stop", job_id)) for job_id in orphans(site, state)]
     waiting = [one_line(str(entry.get("jobId")), 40) for entry in state.queue if is_waiting(entry)]
     if waiting:
-        lines.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
+        notes.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
     if state.outbox:
-        lines.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state.outbox)))
+        notes.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state.outbox)))
     ticked = state.own_memory().looked_at
-    lines.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
-    return lines
+    notes.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
+    return lines + [part for note in notes for part in folded(note, max(width, 40), "  ")]
 
 
 @typed("status", SOME_JOB, AS_JSON, TRUST, example="status --json")
@@ -7808,15 +7856,15 @@ def known_lines(site: Site, row: Row) -> list:
         facts += [site.say("line.stop_reason", reason=look.stop_reason)] if look.stop_reason else []
         lines += ["  " + line for line in facts + progress_lines(look.progress, memory.reported_progress)]
         if look.key and look.key == memory.key:
-            stalled, limit = duration_text(memory.stalled_for), duration_text(job.policy.stall_seconds)
+            stalled, limit = duration_text(memory.stalled_for), duration_text(job.policy.stall_seconds) if job.policy.stall_seconds else "-"
             lines.append(site.say("explain.key", time=full_text(memory.key_at), stalled=stalled, limit=limit))
     if memory.ran_at:
         row_key = "explain.not_run" if memory.ran_code == NOT_RUN else "explain.ran"
         lines.append(site.say(row_key, time=full_text(memory.ran_at), code=memory.ran_code))
-    for kind, incident in open_incidents(memory):
-        words = one_line(say(site.lang, incident.key, **incident.facts), 200)
-        kind = site.say("topic." + kind)
-        lines.append(site.say("explain.incident", kind=kind, time=full_text(incident.since_at), text=words, reminders=incident.reminders))
+    for kind, incident in open_troubles(memory):
+        words, kind = one_line(say(site.lang, incident.key, **incident.facts), 200), site.say("topic." + kind)
+        told = site.say("explain.incident", kind=kind, time=full_text(incident.since_at), text=words, reminders=incident.reminders)
+        lines.append(told + (" · " + site.say("incident.acked") if incident.acked_at else ""))
     return lines
 
 
@@ -7825,6 +7873,8 @@ def rule_lines(site: Site, row: Row) -> list:
     job, memory = row.job, row.memory
     is_quiet = is_muted(memory, site.clock.now())
     lines = [reason_text(site, Reason("muted", memory.muted_at + memory.muted_for))] if is_quiet else []
+    if job.kind == LONG_READ and not job.enabled:
+        return [*lines, site.say("explain.disabled")]
     if row.decision:
         return [*lines, site.say("explain.decisions"), *("  " + line for line in decision_lines(site, job, row.decision))]
     if job.kind == CHECK:
@@ -7906,7 +7956,8 @@ def do_logs(site: Site, args: Any) -> int:
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
     path = os.path.join(directory, name)
     if not os.path.exists(path):
-        raise OpsError(f"no log yet: {path}", site.advise("start", args.job))
+        begin = {CHECK: "run", WRITE: "approve"}.get(job.kind if job else "", "start")
+        raise OpsError(f"no log yet: {path}", site.advise(begin, args.job))
     with open(path, "rb") as file:
         begin = file.seek(max(0, file_size(path) - (1 << 20)))
         data = file.read()

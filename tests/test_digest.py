@@ -151,7 +151,7 @@ class HowItReads(unittest.TestCase):
                        attempts=5, gave_up_at=1.0, digest_progress={"done": 28, "total": 80})  # fmt: skip
         self.assertEqual(text_of(item), "🔴 index: stopped 3h · open: stopped 1d\n   resumed: 3, attempts in a row now: 5 · gave up; waits for start"
                                         " · completed: 1 · in trouble: 1d in all · █████░░░░░ 50% · done: 40 (+12), total: 80")  # fmt: skip
-        self.assertIn("🔴 index: 已停止 3h · 未解决：停止 1d\n   续跑：3，目前连续：5", text_of(item, lang="zh"))
+        self.assertIn("🔴 index: 已停止 3h · 未解决：停止 1d\n   续跑：3，当前连续次数：5", text_of(item, lang="zh"))
 
     STATES = [
         ({"last_look": ops.UNKNOWN, "looked_at": MIDNIGHT + 23 * HOUR}, "unknown 1h"), ({"last_look": "waiting"}, "waiting 1d"),
@@ -274,7 +274,7 @@ class Installed(unittest.TestCase):
         home = self.home(language="zh")
         self.assertIn("每日摘要: 首次时间未到", home.call("tick", "--dry-run").out)
         home.tick()
-        self.assertIn("每日摘要: 已告知", home.call("tick", "--dry-run").out)
+        self.assertIn("每日摘要: 未到时间", home.call("tick", "--dry-run").out)
         self.assertIn("每日摘要: 应立即发送", home.call("tick", "--dry-run", later=self.LATER).out)
         self.assertEqual(self.digests(home), [])
         result = home.call("tick", "--print-only", later=self.LATER)

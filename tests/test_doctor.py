@@ -1031,7 +1031,7 @@ class Selftest(unittest.TestCase):
         self.assertIn("a command's exit code or output was lost: 0", said)
         self.assertIn("a killed command does not show as killed: 0", said)
 
-    def test_a_check_that_meets_an_error_is_named(self):
+    def test_a_check_that_meets_an_error_names_the_place(self):
         house = House(self)
 
         def no_space(path, data):
@@ -1040,7 +1040,7 @@ class Selftest(unittest.TestCase):
         with mock.patch.object(ops, "write_durably", no_space):
             ran = house.call("selftest")
         self.assertEqual(ran.code, 1)
-        self.assertRegex(ran.err, r"(?m)^error: check_writes met an error: \[Errno 28\] No space left on device$")
+        self.assertRegex(ran.err, rf"(?m)^error: cannot work in {re.escape(os.path.dirname(house.state_file))}: no space left on device$")
         self.assertNotIn("OK", ran.out)
 
 

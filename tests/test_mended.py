@@ -253,29 +253,29 @@ class TestStarts(unittest.TestCase):
 
 
 class TestLocks(unittest.TestCase):
-    def hold(self, home, name):
-        lock = ops.try_lock(home.path("net", "state", "ops-monitor.locks", name + ".lock"))
+    def hold(self, home, name, limit):
+        """What a process has that took the lock for `limit` seconds and was stopped."""
+        lock = ops.Store(home.state_path, ops.Clock()).lock(name, limit=limit)
         self.addCleanup(os.close, lock)
         return lock
 
     def test_a_delivery_lock_that_is_never_free_is_no_silence(self):
         home = Installation(self, check("c", "exit 3", everySeconds=3600))
-        self.hold(home, "delivery")
+        self.hold(home, "delivery", 300.0)
         self.assertEqual((home.tick().code, home.told), (0, []), "another process sends")
         result = home.tick(later=400)
         self.assertEqual(result.code, 3)
         self.assertIn("lsof", result.err)
-        self.assertIn("has held", result.err)
+        self.assertIn("should have ended", result.err)
 
     def test_a_job_lock_that_is_never_free_is_told_and_resolved(self):
         home = Installation(self, check("c", "echo x >> runs", everySeconds=60, runTimeoutSeconds=5))
-        lock = self.hold(home, ops.slug("c"))
+        lock = self.hold(home, ops.slug("c"), 125.0)
         home.tick(later=60)
-        self.assertEqual(home.told, [], "its time is not over")
         home.tick(later=400)
+        self.assertEqual(home.told, [], "its time is not over; once may be the end of a sleep")
         home.tick(later=460)
-        self.assertEqual(len(home.told_with("ALERT", "held this job's lock", "lsof")), 1)
-        os.close(os.dup(lock))
+        self.assertEqual(len(home.told_with("ALERT", "holds this job's lock", "lsof")), 1)
         ops.fcntl.flock(lock, ops.fcntl.LOCK_UN)
         home.tick(later=520)
         self.assertEqual((len(home.told_with("RESOLVED")), len(home.lines("runs"))), (1, 1))
@@ -283,9 +283,25 @@ class TestLocks(unittest.TestCase):
     def test_a_long_job_whose_lock_is_never_free_is_told_although_auto_resume_has_it(self):
         home = Installation(self, long_job("j", "echo x >> starts", autoResume=True))
         home.says("j")
-        self.hold(home, ops.slug("j"))
+        lock = self.hold(home, ops.slug("j"), 270.0)
         home.tick(later=1000)
-        self.assertEqual((len(home.told_with("held this job's lock")), home.lines("starts")), (1, []))
+        home.tick(later=1060)
+        self.assertEqual((len(home.told_with("holds this job's lock")), home.lines("starts")), (1, []))
+        home.says("j", running=True)
+        ops.fcntl.flock(lock, ops.fcntl.LOCK_UN)
+        home.tick(later=1120)
+        self.assertEqual(len(home.told_with("RESOLVED", "holds this job's lock")), 1, "although nothing has to be started any more")
+
+    def test_a_run_by_hand_with_a_longer_limit_is_no_trouble(self):
+        home = Installation(self, check("c", "echo x >> begun; [ -e go ] || sleep 3", everySeconds=60, runTimeoutSeconds=5))
+        begun = home.begin("run", "c", "--timeout-seconds", "600")
+        until = time.monotonic() + 20
+        while not home.lines("begun") and time.monotonic() < until:
+            time.sleep(0.01)
+        home.tick(later=400)
+        home.tick(later=460)
+        self.assertEqual(home.told, [])
+        self.assertEqual(home.end(begun).code, 0)
 
 
 class TestOutbox(unittest.TestCase):
@@ -520,6 +536,48 @@ class TestVerifications(unittest.TestCase):
         passed = ops.verified(failed, "a", 3.0, True)
         self.assertEqual((passed.verify, ops.left_to_verify(passed)), ("pending", {"jobs": "b"}))
         self.assertEqual(ops.verified(passed, "b", 4.0, True).verify, "passed")
+
+
+    def test_a_check_that_failed_is_not_said_to_have_been_good(self):
+        gate = ops.Gate(run="good", run_ended_at=1.0, verify="pending", verify_left=["a", "b"])
+        gate = ops.verified(ops.verified(gate, "a", 2.0, False), "b", 3.0, True, is_approved=False)
+        gate = ops.verified(gate, "b", 4.0, True)
+        self.assertEqual((gate.verify, gate.verify_failed), ("failed", ["a"]))
+
+    def test_an_agent_that_tries_again_later_is_heard_of_again(self):
+        home = Installation(self, write("w", "echo x >> ran", "v"), check("v", "true"))
+        for later, told in ((0, 1), (60, 1), (4000, 2)):
+            self.assertEqual(home.call("run", "w", later=later).code, 4)
+            self.assertEqual(len(home.told_with("BLOCKED")), told, later)
+        home.call("ack", "w")
+        self.assertNotIn("blocked", home.memory("w").get("incidents", {}))
+        self.assertEqual(home.lines("ran"), [])
+
+
+class TestFlappingWhileMuted(unittest.TestCase):
+    def test_it_is_told_at_the_end_of_the_mute(self):
+        home = Installation(self, long_job("j"))
+        home.says("j", running=True)
+        home.tick()
+        home.call("mute", "j", "--for", "3600")
+        for minute in range(1, 12):
+            home.says("j", running=bool(minute % 2))
+            home.tick(later=60 * minute)
+        self.assertEqual(home.told_with("right and wrong") + home.told_with("ALERT"), [])
+        home.tick(later=3601)
+        self.assertEqual(len(home.told_with("wrong and right again")), 1)
+
+
+class TestProgress(unittest.TestCase):
+    def test_progress_seen_only_after_the_end_counts(self):
+        home = Installation(self, long_job("j", "echo x >> starts", autoResume=True, autoResumeBackoffSeconds=900))
+        home.says("j", progressKey="1")
+        home.tick()
+        home.says("j", progressKey="2")
+        home.tick(later=60)
+        self.assertEqual(len(home.lines("starts")), 2, "a new key: no attempt in a row")
+        home.tick(later=120)
+        self.assertEqual(len(home.lines("starts")), 2, "the same key: the back-off counts")
 
 
 class TestSupervisors(Managed):

@@ -117,9 +117,28 @@ class TestSelftestOnABadDisk(unittest.TestCase):
                 ops.reach = fails
 
             ran = home.call("selftest", bend=bend)
-            self.assertEqual(ran.code, 1)
-            for line in ran.err.splitlines():
-                self.assertRegex(line, "error: cannot work in .*/net/state: .*no space left on device")
+            lines = ran.err.splitlines()
+            self.assertEqual((ran.code, len(set(lines))), (1, len(lines)), ran.err)
+            for line in lines:
+                self.assertRegex(line, "^error: .*[Nn]o space left on device")
+
+
+class TestInitOnABadDisk(unittest.TestCase):
+    def test_what_the_disk_refuses_names_the_file_and_is_neither_a_bug_nor_the_fault_of_the_output(self):
+        for number in (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS):
+            for step in ("write", "fsync"):
+                home = Installation(self)
+
+                def fails(reached, step=step, number=number):
+                    if reached == step:
+                        raise OSError(number, os.strerror(number))
+
+                def bend(fails=fails):
+                    ops.reach = fails
+
+                ran = home.call("init", bend=bend)
+                self.assertEqual(ran.code, 74)
+                self.assertRegex(ran.err, r"^error: cannot use .*/net/tools/ops-monitor.py: [a-z /-]+\nhelp: ls -ld ")
 
 
 class TestSecretsStayIn(unittest.TestCase):

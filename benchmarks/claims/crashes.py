@@ -76,7 +76,7 @@ class Idle(Actor):
     """Nothing happens."""
 
     def holds(self, ledger, home, crashes, where):
-        ledger.check(not any(self.name in text for text in home.told), "something was told of an idle job:", where, home.told)
+        ledger.check(not any(f" · {self.name}\n" in text for text in home.told), "something was told of an idle job:", where, home.told)
 
 
 class Opens(Actor):

@@ -29,7 +29,7 @@ ERRORS = {
     "receive": (errno.ECONNRESET, errno.EIO),
 }
 CODES = {0, 1, 2, 3, 4, 74, 75}
-STATE_STEPS = {"write", "fsync", "replace"}
+NAMING = ("mkdir", "open", "replace", "unlink", "link")  # steps whose errors name their file
 
 
 class Fault:
@@ -45,7 +45,8 @@ class Fault:
         if not self.has_begun:
             self.remember()
         self.has_begun = True
-        raise OSError(self.number, os.strerror(self.number))
+        named = [self.state_path] if step in NAMING else []
+        raise OSError(self.number, os.strerror(self.number), *named)
 
     def remember(self):
         """The state file as it is at this moment, for whoever compares."""
@@ -70,7 +71,7 @@ class CommandWorld(crashes.TickWorld):
     COMMANDS = (
         ["stop", "hand"], ["ack", "hand"], ["mute", "hand"], ["unmute", "hand"], ["start", "hand"], ["enqueue", "look"], ["run", "look"],
         ["approve", "w"], ["revoke", "w"], ["status"], ["status", "--json"], ["explain", "hand"], ["history"], ["logs", "hand"],
-        ["validate-config"], ["selftest"], ["schema"],
+        ["validate-config"], ["selftest"], ["schema"], ["init"], ["schedule", "print"], ["doctor"],
     )  # fmt: skip
 
     def __init__(self, ledger):
