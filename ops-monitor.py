@@ -7956,8 +7956,8 @@ def do_logs(site: Site, args: Any) -> int:
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
     path = os.path.join(directory, name)
     if not os.path.exists(path):
-        begin = {CHECK: "run", WRITE: "approve"}.get(job.kind if job else "", "start")
-        raise OpsError(f"no log yet: {path}", site.advise(begin, args.job))
+        command = {CHECK: "run", WRITE: "approve"}.get(job.kind if job else "", "start")
+        raise OpsError(f"no log yet: {path}", site.advise(command, args.job))
     with open(path, "rb") as file:
         begin = file.seek(max(0, file_size(path) - (1 << 20)))
         data = file.read()
