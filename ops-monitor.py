@@ -3723,11 +3723,9 @@ def home_directory(env: dict) -> str:
 
 def python_command() -> str:
     """How a person calls Python: `python3`, unless that is known to be too old, or is not there."""
-    try:
-        found = os.path.realpath(find_executable("python3", os.environ.get("PATH", os.defpath), "/"))
-    except OSError:
-        found = "python3.0"
-    return shell_word(sys.executable or "python3") if re.search(r"/?python3\.[0-8]$", found) else "python3"
+    found = runnable("python3", os.environ.get("PATH", os.defpath))
+    is_good = found and not re.search(r"/python3\.[0-8]$", os.path.realpath(found))
+    return "python3" if is_good else shell_word(sys.executable or "python3")
 
 
 def script_command(path: str = "") -> str:
@@ -7686,7 +7684,7 @@ def next_action(site: Site, row: Row) -> tuple:
         (has_slots, "next.run", has_slots and next_slot(job, row.memory)),
         (job.kind != LONG_READ, "next.by_hand"),
         (reason.key in ("resume.now", "resume.backoff"), "next.resume", reason.again_at),
-        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), reason.key.replace("resume", "next")),
+        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
         (True, "next.look"),
     )
     return site.say(found.key), found.again_at
