@@ -5833,14 +5833,24 @@ def openclaw_binary(site: Site) -> str:
     return runnable("openclaw", site.child_env["PATH"])
 
 
+def token_advice(token: Token, path: str) -> str:
+    """What gives us a bot token: where one is configured, that is to be mended."""
+    where = path or "openclaw.json"
+    if token.source:
+        return f"mend {token.source} in {where}"
+    return f"set channels.telegram.botToken in {where}; without OpenClaw: delivery.via command"
+
+
 def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
     """Why neither the Bot API nor `openclaw` can be used."""
     no_token = token.problem or "no bot token in OpenClaw's config" + "".join(f" ({problem})" for problem in loaded.problems[:1])
     if token.value:
         no_token = "the Bot API cannot be used with this channel or proxy"
     problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
-    advice = {"openclaw": "put openclaw on the PATH, or set delivery.via to auto"}
-    return Receiver(problem=problems[delivery.via], advice=advice.get(delivery.via, "set channels.telegram.botToken in openclaw.json"))
+    advice = "put openclaw on the PATH, or set delivery.via to auto" if delivery.via == "openclaw" else token_advice(token, loaded.path)
+    return Receiver(problem=problems[delivery.via], advice=advice)
+
+
 def load_openclaw_of(site: Site, env: Optional[dict] = None) -> OpenClaw:
     """OpenClaw's config as it reads with this environment, without one with ours."""
     env = site.env if env is None else env
@@ -8061,8 +8071,11 @@ def check_processes(directory: str) -> Iterator[str]:
     pool.add(Command(["/bin/sh", "-c", "kill -9 $$"], directory, env, 5.0), "signal")
     pool.add(Command([sys.executable or "python3", "-I", "-S", "-c", LEAVER], directory, env, 0.5, marker=marker), "hang")
     found: dict = {}
-    while pool.busy:
-        found.update(pool.wait(6.0))
+    try:
+        while pool.busy:
+            found.update(pool.wait(6.0))
+    finally:
+        pool.end_all()
     ended = found["exit"]
     if (ended.code, ended.out, ended.err) != (3, b"out\n", b"err\n"):
         yield f"a command's exit code or output was lost: {ended.code}: failures would go unseen"
@@ -8220,6 +8233,8 @@ def examine_config(patient: Patient) -> Iterator[Health]:
 
 def examine_permissions(patient: Patient) -> Iterator[Health]:
     home, secret, found = patient.files.home, patient.openclaw.path, []
+    for path in (patient.files.config_file, patient.files.state_file):
+        refuse_foreign_root(path)  # what is foreign to root is its owner's: nothing is to be mended there
     writes = ", ".join([job.id for job in patient.site.config.jobs.values() if job.kind == WRITE][:5])
     blocked_too = f"; these writes stay BLOCKED: {writes}" if writes else ""
     state, openclaw = (check_trust(path, home) if path else Trust() for path in (patient.files.state_file, secret))
@@ -8245,7 +8260,8 @@ def examine_place(patient: Patient) -> Iterator[Health]:
         yield Health("fail", f"{place} is not a directory", f"mv {shell_word(place)} {shell_word(place)}.aside")
         return
     if not os.access(place, os.W_OK | os.X_OK):
-        owned = f"chmod u+rwx {shell_word(place)}" if owner == os.geteuid() else f"sudo chown {me} {shell_word(place)}"
+        wanted = os.path.dirname(patient.files.state_file)
+        owned = f"chmod u+rwx {shell_word(place)}" if owner == os.geteuid() else f"sudo install -d -m 700 -o {os.geteuid()} {shell_word(wanted)}"
         yield Health("fail", f"{place} cannot be written by {me}", "mount it writable" if os.statvfs(place).f_flag & os.ST_RDONLY else owned)
         return
     elsewhere = "name a state file on a local disk: --state-file PATH"
@@ -8310,7 +8326,7 @@ def examine_token(patient: Patient) -> Iterator[Health]:
             yield Health("warn", "it comes from the environment of this shell, which a scheduler does not have", mend)
     else:
         why = f"{token.problem} ({token.source})" if token.source else "none in OpenClaw's config, nor in TELEGRAM_BOT_TOKEN"
-        mend = f"set channels.telegram.botToken in {patient.openclaw.path or 'openclaw.json'} to the bot's token"
+        mend = token_advice(token, patient.openclaw.path)
         yield Health("warn" if has_program else "fail", why + ("; openclaw will send" if has_program else ""), mend)
 
 
@@ -8327,7 +8343,8 @@ def examine_target(patient: Patient) -> Iterator[Health]:
         yield Health("ok", f"{found[0]} from {found[2]} in OpenClaw's config")
     else:
         words = f"'{given}' is no chat of Telegram" if given else "none is named: nobody would be told"
-        yield Health("fail", words, f"set delivery.target in {patient.files.config_file} to your chat id, a number")
+        chat = "your chat id, a number" if delivery.channel == "telegram" else f"whom to tell on {delivery.channel}"
+        yield Health("fail", words, f"set delivery.target in {patient.files.config_file} to {chat}")
 
 
 def examine_way(patient: Patient) -> Iterator[Health]:
@@ -8401,7 +8418,7 @@ def entry_problems(patient: Patient, entry: Entry) -> Iterator[tuple]:
     yield from entry.problems
     script, python, me = entry.call.script, entry.call.python or "python3", user_name(os.geteuid())
     if os.path.isabs(script) and not os.path.exists(script):
-        yield f"there is no {script}", patient.site.advise("schedule install")
+        yield f"there is no {script}", f"{entry.remove}; then: {patient.site.advise('schedule install')}"
     path = entry.env.get("PATH", "/usr/bin:/bin" if entry.kind == "cron" else "/usr/local/bin:/usr/bin:/bin")
     words = patient.words(ask_system(patient.site, [python, "--version"], env={"HOME": patient.files.home, "PATH": path}))
     version = re.fullmatch(r"Python (\d+)\.(\d+).*", words)
@@ -8415,18 +8432,18 @@ def entry_problems(patient: Patient, entry: Entry) -> Iterator[tuple]:
 
 def examine_scheduler(patient: Patient) -> Iterator[Health]:
     site, entries = patient.site, patient.entries
-    for entry in entries:
+    alive = [entry for entry in entries if entry.is_on]
+    for entry in alive or entries:  # what is off while another one ticks need not be mended
         problems = list(entry_problems(patient, entry))
         yield from (Health("fail", f"{entry.place}: {words}", mend) for words, mend in problems)
         if not problems:
             yield Health("ok", entry.place + (f", every {duration_text(entry.period)}" if entry.period else ""))
-    alive = [entry for entry in entries if entry.is_on]
     if len(alive) > 1:
         yield Health("warn", f"tick is called more than once: {', '.join(entry.place for entry in alive)}", f"keep one of them: {alive[-1].remove}")
     for entry in [] if entries else patient.strangers:
         facts = f"{entry.place} calls tick for {state_of_entry(entry, patient.files.home)}, not for {site.store.path}"
-        yield Health("warn", facts, f"add --state-file {shell_word(site.store.path)} there, or: {site.advise('schedule install')}")
-    if not entries and not patient.state.ticks:
+        yield Health("warn", facts, site.advise("schedule install"))
+    if not (entries or patient.strangers or patient.state.ticks):
         yield Health("warn", "nothing calls tick: no entry of cron, systemd or launchd was found", site.advise("schedule install"))
 
 
@@ -8473,7 +8490,7 @@ def examine_intentions(patient: Patient) -> Iterator[Health]:
     """Starts and runs without a result, beyond their limits; ticks end them, if ticks come."""
     site, state, jobs = patient.site, patient.state, patient.site.config.jobs
     memories, gates = {job_id: state.memory(job_id) for job_id in state.jobs}, {job_id: state.gate(job_id) for job_id in state.raw["gates"]}
-    begun = [(job_id, memory.action, memory.action_at, memory.action_for) for job_id, memory in memories.items() if memory.action]
+    begun = [(job_id, memory.action, memory.action_at, memory.action_for) for job_id, memory in memories.items() if memory.action not in ("", "started")]
     begun += [(job_id, "write", gate.run_began_at, run_timeout(jobs[job_id]) if job_id in jobs else HOUR)
               for job_id, gate in gates.items() if gate.run == "begun"]  # fmt: skip
     for job_id, action, at, limit in begun:

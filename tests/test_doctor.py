@@ -524,7 +524,7 @@ class OpenClawsConfig(Checkup):
                 patient.claw_config["channels"]["telegram"] = telegram
                 patient.write()
                 report = patient.doctor()
-                self.among(report, "fail", "token", *words, mend=f"set channels.telegram.botToken in {patient.openclaw_file}")
+                self.among(report, "fail", "token", *words, mend=f" in {patient.openclaw_file}")
                 self.among(report, "fail", "way")
                 patient.fake_openclaw({"out": "2026.9.6"})
                 report = patient.doctor()
@@ -747,7 +747,7 @@ class Schedulers(Checkup):
             patient.crontab(line)
             found = patient.doctor().of("scheduler")
             self.assertIn(f"crontab -l calls tick for {other}, not for {patient.state_file}", [line.facts for line in found])
-            self.assertIn(f"add --state-file {patient.state_file} there", found[0].mend)
+            self.assertIn("schedule install", found[0].mend)
         short = os.path.relpath(patient.state_file, patient.home)
         for path in (patient.state_file, f"~/{short}", f"$HOME/{short}", f"${{HOME}}/{short}"):
             patient.crontab(f"* * * * * {sys.executable} {SCRIPT} tick --state-file={path}")
@@ -869,6 +869,8 @@ class Schedulers(Checkup):
         found = self.only(patient.doctor(), "warn", "scheduler", "tick is called more than once: crontab -l, ")
         self.assertEqual(found.mend, "keep one of them: systemctl --user disable --now ops-monitor.timer")
         os.unlink(f"{patient.home}/.config/systemd/user/timers.target.wants/ops-monitor.timer")
+        self.assertEqual(patient.doctor().troubles, [], "what is off need not be mended while another one ticks")
+        patient.crontab("")
         self.only(patient.doctor(), "fail", "scheduler", "is not enabled")
 
     def test_periods(self):
