@@ -3385,6 +3385,10 @@ def awake_seconds() -> float:
 
 def find_executable(program: str, path: str, cwd: str) -> str:
     """The file that `program` names.  Raises OSError as execvp would."""
+    try:
+        os.fsencode(program)
+    except UnicodeEncodeError:  # half a letter: no file can be called so
+        raise FileNotFoundError(errno.ENOENT, "no such program", program) from None
     if "/" in program:
         return os.path.normpath(os.path.join(cwd, program))
     trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)

@@ -1,12 +1,13 @@
 """The quick share of every claim of `benchmarks/proof.py`, and the cases that it brought to light."""
 
 import errno
+import json
 import os
 import unittest
 
 from benchmarks import proof
 from tests import ops
-from tests.test_engine import STOPPED, Installation, check, long_job
+from tests.test_engine import STOPPED, Installation, check, long_job, write
 
 FULL_DISK = "/dev/full"
 
@@ -101,6 +102,19 @@ class TestWhatTheConfigNames(unittest.TestCase):
         self.assertEqual((ran.code, len(ran.err.splitlines())), (0, 2), ran.err)
         self.assertNotIn("\x1b", ran.err)
         self.assertIn(r"no directory /nowhere\n/etc/passwd", ran.err)
+
+
+class TestAProgramThatNoFileCanBeCalled(unittest.TestCase):
+    def test_half_a_letter_in_its_name_is_a_missing_program_everywhere(self):
+        for program in ("no\ud800such", "/no/\udfffsuch"):
+            home = Installation(self)
+            home.config["jobs"] = [{**job, "commands": {"run": [program]}} for job in (check("c", "", everySeconds=60), write("w", "", "c"))]
+            home.put(home.config_path, json.dumps(home.config))
+            for argv, code in ((["validate-config"], 0), (["tick"], 0), (["run", "c"], 1), (["explain", "w"], 0), (["approve", "w", "--show"], 0)):
+                ran = home.call(*argv)
+                self.assertEqual(ran.code, code, (argv, ran))
+            self.assertIn("no program", home.call("validate-config").err)
+            self.assertTrue(home.told_with("no such program"))
 
 
 class TestSelftestOnABadDisk(unittest.TestCase):

@@ -43,13 +43,15 @@ class Fault:
         if number < self.at or self.number not in ERRORS.get(step, ()) or self.has_begun and not (self.lasts and step in DISK):
             return
         if not self.has_begun:
-            self.remember()
+            self.remember(step)
         self.has_begun = True
         named = [self.state_path] if step in NAMING else []
         raise OSError(self.number, os.strerror(self.number), *named)
 
-    def remember(self):
-        """The state file as it is at this moment, for whoever compares."""
+    def remember(self, step):
+        """The step, and the state file as it is at this moment, for whoever compares."""
+        with open(self.seen_path + ".step", "w", encoding="utf-8") as file:
+            file.write(step)
         try:
             with open(self.state_path, "rb") as file:
                 data = file.read()
@@ -124,6 +126,7 @@ class Trial:
         home.settle()
         if not os.path.exists(home.path("seen")):
             return  # this time there were fewer steps
+        step = home.read("seen.step")  # it need not be the one that was there the time before
         words = f"{errno.errorcode[error]} {'from' if lasts else 'at'} step {number} ({done.steps[number - 1]})"
         where = f"[{self.world.title}, {words} after {' '.join(done.steps[: number - 1][-5:])}]"
         self.ledger.case(**{errno.errorcode[error]: 1})
