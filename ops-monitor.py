@@ -3886,11 +3886,11 @@ class Store:
         finally:
             os.close(fd)
 
-    def attempt(self, apply: Callable[[State], Any]) -> Optional[StateError]:
+    def attempt(self, apply: Callable[[State], Any]) -> Optional[OpsError]:
         """The same for one who has to go on whether or not it can be saved: why it cannot, or None."""
         try:
             self.change(apply)
-        except StateError as error:
+        except (StateError, BusyError) as error:
             return error
         return None
 
@@ -7392,6 +7392,8 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
 def do_start(site: Site, args: Any) -> int:
     """Start a long job, and end a person's stop."""
     job = find_long_job(site, args, "start_timeout_seconds")
+    if (args.fresh or args.resume) and not job.managed:
+        raise UsageError(f"--fresh and --resume are for managed jobs; '{job.id}' keeps its own checkpoint", site.advise("start", job.id))
     if job.risk != READ_ONLY and not args.allow_risk:
         raise BlockedError(f"BLOCKED: job '{job.id}' has risk {job.risk}", site.advise("start", job.id, "--allow-risk"))
     return Driver(site).finish(start_by_hand(site, job, args))
@@ -7796,14 +7798,14 @@ def status_cells(site: Site, row: Row) -> list:
     ]
 
 
-def columns_shown() -> tuple:
+def columns_shown(piped: int = PIPED_COLUMNS) -> tuple:
     """(columns of a line, whether to colour it); both are steady where there is no terminal."""
     try:
         is_terminal = sys.stdout.isatty()
         columns = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else 0  # also 0 where nobody told the terminal
-        return columns or PIPED_COLUMNS, is_terminal and not os.environ.get("NO_COLOR")
+        return columns or piped, is_terminal and not os.environ.get("NO_COLOR")
     except (OSError, ValueError):
-        return PIPED_COLUMNS, False
+        return piped, False
 
 
 def job_lines(site: Site, row: Row, line: str, width: int) -> list:
@@ -7860,7 +7862,8 @@ def do_status(site: Site, args: Any) -> int:
 def known_lines(site: Site, row: Row) -> list:
     """What is known of a job."""
     job, memory, look, full_text = row.job, row.memory, row.look, site.clock.full_text
-    lines = [f"{name_of_job(site, job.id)} ({job.id}) · {job.kind} · {job.risk}" + ("" if job.enabled else " · " + site.say("next.disabled"))]
+    is_off = not job.enabled and job.kind != WRITE
+    lines = [f"{job_label(name_of_job(site, job.id), job.id)} · {job.kind} · {job.risk}" + (" · " + site.say("next.disabled") if is_off else "")]
     since = " " + site.say("since", time=full_text(memory.state_at)) if look and look.state == memory.state else ""
     lines.append(site.say("explain.state", state=state_word(site, row)) + since)
     if look:
@@ -7893,7 +7896,9 @@ def rule_lines(site: Site, row: Row) -> list:
         return [*lines, f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, site.clock.now()))}"]
     plan = make_plan(site, job)
     reason = gate_reason(row.gate, plan.digest, plan.problem, changed_items(row.gate, plan), site.clock.now().at)
-    return [*lines, site.say(reason.key, **reason.facts), *gate_notes(site, job), site.say("help.next", command=gate_advice(site, job, reason))]
+    words = site.say(reason.key, **reason.facts)
+    notes = [note for note in gate_notes(site, job) if note not in ("", words)]
+    return [*lines, words, *notes, site.say("help.next", command=gate_advice(site, job, reason))]
 
 
 @typed("explain", JOB, TRUST, example="explain nightly-index")
@@ -7948,7 +7953,7 @@ def do_history(site: Site, args: Any) -> int:
     since = site.clock.now().at - args.since
     items = [item for item in history_records(site.store.history_path) if item["at"] >= since and args.job in (None, item.get("job"))]
     job_columns = 0 if args.job else min(20, max((display_width(str(item.get("job") or "-")) for item in items), default=0))
-    width, _ = columns_shown()
+    width, _ = columns_shown(10_000)  # nothing is cut off for a program that reads it
     put(json.dumps(item, ensure_ascii=False) if args.json else history_line(site, item, job_columns, width) for item in items)
     return DONE
 
