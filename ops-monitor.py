@@ -3880,6 +3880,7 @@ class Store:
                 self._move_aside(state)
             results = [apply(state) for apply in applies]
             self._save(state, before or "")
+            self.viewed = self.known[0], state
             if state.history:
                 self._append_history(state.history)
             return results
@@ -4207,8 +4208,7 @@ class Pool:
         """(token, Outcome) of what ends within `seconds`; at once when something has."""
         until = time.monotonic() + seconds
         while True:
-            while self.waiting and len(self.children) < self.parallel:
-                self._start(*self.waiting.pop(0))
+            self._start_waiting()
             if self.finished or not self.children or seconds < 0:
                 break
             self._pump(seconds)
@@ -4229,6 +4229,15 @@ class Pool:
         while self.children:
             self._pump(0.2)
 
+    def _start_waiting(self) -> None:
+        """Start as many as may run.  An interruption comes before or after, not between a start and our knowing of it."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        try:
+            while self.waiting and len(self.children) < self.parallel:
+                self._start(*self.waiting.pop(0))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     def _start(self, command: Command, token: Any) -> None:
         child = Child(command, token, self.now())
         files: list = []
@@ -4238,12 +4247,8 @@ class Pool:
                 self.poll.register(self.bell[0], select.POLLIN)
             self._connect(child, files)
             env = {**command.env, RUN_MARK: command.marker} if command.marker else command.env
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # else an interruption here loses the child
-            try:
-                child.pid = spawn(command.argv, command.cwd, env, files)
-                self.children[child.pid] = child
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            child.pid = spawn(command.argv, command.cwd, env, files)
+            self.children[child.pid] = child
         except (OSError, ValueError) as error:
             self._close(*child.open_files)
             self.finished.append((token, Outcome(child.began, self.now(), failure=spawn_failure(error, command))))
@@ -5448,7 +5453,7 @@ def watch_job(site: Site, job: Any) -> Flow:
     decision = yield Change(lambda state: settle_look(site, state, job, look))
     if is_resuming(decision):
         yield from resume_job(site, job)
-    elif is_said_busy(site, job):
+    elif "busy" in decision.memory.incidents:
         yield from look_at_lock(site, job)
 
 
