@@ -6136,6 +6136,8 @@ def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
     lock = site.store.lock("delivery", limit=SENDING_LIMIT) if left else None
+    if left and lock is None and site.store.overdue("delivery"):
+        yield Pause(0.1)  # it may be in the act of taking it
     overdue = site.store.overdue("delivery") if left and lock is None else 0.0
     if overdue:
         path = site.store.lock_path("delivery")

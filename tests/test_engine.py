@@ -850,7 +850,7 @@ class TestAfterAGoodTick(unittest.TestCase):
 
     def test_it_is_silent_while_another_process_sends(self):
         home = self.home()
-        lock = ops.try_lock(os.path.join(os.path.dirname(home.state_path), "ops-monitor.locks", "delivery.lock"))
+        lock = ops.Store(home.state_path, ops.Clock()).lock("delivery", limit=300.0)
         self.assertEqual(home.tick().code, 0)
         os.close(lock)
         self.assertEqual((home.lines("beats"), home.told), ([], []))

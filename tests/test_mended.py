@@ -139,7 +139,7 @@ class TestWhatIsLeft(unittest.TestCase):
         home.config["delivery"]["command"] = sh("exit 1")
         home.configure()
         self.assertEqual(home.tick().code, 3)
-        lock = ops.try_lock(home.path("net", "state", "ops-monitor.locks", "delivery.lock"))
+        lock = ops.Store(home.state_path, ops.Clock()).lock("delivery", limit=300.0)
         self.addCleanup(os.close, lock)
         result = home.tick(later=60)
         self.assertEqual((result.code, result.err), (0, ""))
