@@ -293,7 +293,7 @@ class TestLocks(unittest.TestCase):
         self.assertEqual(len(home.told_with("RESOLVED", "holds this job's lock")), 1, "although nothing has to be started any more")
 
     def test_a_run_by_hand_with_a_longer_limit_is_no_trouble(self):
-        home = Installation(self, check("c", "echo x >> begun; [ -e go ] || sleep 3", everySeconds=60, runTimeoutSeconds=5))
+        home = Installation(self, check("c", "echo x >> begun; while [ ! -e go ]; do sleep 0.05; done", everySeconds=60, runTimeoutSeconds=5))
         begun = home.begin("run", "c", "--timeout-seconds", "600")
         until = time.monotonic() + 20
         while not home.lines("begun") and time.monotonic() < until:
@@ -301,6 +301,7 @@ class TestLocks(unittest.TestCase):
         home.tick(later=400)
         home.tick(later=460)
         self.assertEqual(home.told, [])
+        home.put("go", "")
         self.assertEqual(home.end(begun).code, 0)
 
 
