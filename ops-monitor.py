@@ -7337,12 +7337,16 @@ def wanted_again(memory: Memory) -> Memory:
     return memory._replace(held_at=0.0, gave_up_at=0.0, attempts=0, attempt_at=0.0, attempt_key="")
 
 
-def begin_start(site: Site, state: State, job: Any, marker: str) -> None:
+def begin_start(site: Site, state: State, job: Any, marker: str, anyway: bool) -> None:
+    """The intention to start; `anyway`: although the last start has gone well and does not show yet."""
     memory = state.memory(job.id)
     now = site.clock.now()
-    if is_acting(memory, now) and memory.action != "started":
+    has_started = memory.action == "started"
+    if is_acting(memory, now) and not (has_started and anyway):
         left = duration_text(memory.action_at + memory.action_for - now.at)
-        raise BusyError(f"a start of '{job.id}' began and has no result yet; it blocks another for {left}", site.advise("status", job.id))
+        words = "was started and does not show as running yet" if has_started else "is being started, without a result yet"
+        advice = site.advise("start", job.id, "--despite-unknown") if has_started else site.advise("status", job.id)
+        raise BusyError(f"'{job.id}' {words}; that blocks another start for {left}", advice)
     limit = job.policy.start_timeout_seconds + 10.0
     state.remember(job.id, wanted_again(memory)._replace(stalled_for=0.0, action="start", action_at=now.at, action_for=limit, action_id=marker))
     state.record("start", job.id, by="hand")
@@ -7369,7 +7373,7 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
         marker = new_id()
         log = os.path.join(prepare_job_dir(site, job), "start.log")
         printed = file_size(log)
-        yield Change(lambda state: begin_start(site, state, job, marker), urgent=True)
+        yield Change(lambda state: begin_start(site, state, job, marker, args.despite_unknown), urgent=True)
         outcome = yield from start_or_say(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
         yield Change(lambda state: end_start(state, job, outcome), urgent=True)
     phrase = outcome_phrase(outcome)
@@ -7391,7 +7395,7 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     ALLOW_RISK,
     flag("--fresh", "managed: begin anew; the old checkpoint is kept aside"),
     flag("--resume", "managed: continue although the command has changed"),
-    flag("--despite-unknown", "start although the status cannot be told"),
+    flag("--despite-unknown", "start although the status cannot be told, or the last start does not show yet"),
     TIMEOUT,
     TRUST,
     example="start nightly-index",

@@ -219,7 +219,10 @@ class TestStarts(unittest.TestCase):
         home = Installation(self, long_job("j"))
         home.says("j")
         home.call("start", "j")
-        self.assertEqual(home.call("start", "j").code, 0, "a second start by hand is not held up")
+        refused = home.call("start", "j", later=2)
+        self.assertEqual(refused.code, 75, "a second start would be a second copy")
+        self.assertIn("does not show as running yet", refused.err)
+        self.assertEqual(home.call("start", "j", "--despite-unknown", later=3).code, 0)
         home.tick(later=90)
         self.assertEqual(len(home.told_with("ACTION REQUIRED", "stopped")), 1)
 
