@@ -66,7 +66,7 @@ class Managed(unittest.TestCase):
         record = self.run_record(home, "m")
         for pid in (record["supervisor"], record["pid"]):
             ops.end_group(pid, signal.SIGKILL)
-        self.wait_for("everything is dead", lambda: not home.processes())
+        self.wait_for("everything is dead", lambda: not home.processes() and not ops.is_lock_held(home.job_dir("m")))
 
 
 class TestStarting(Managed):
