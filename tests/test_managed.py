@@ -210,6 +210,7 @@ class TestEnding(Managed):
     def test_a_pid_that_belongs_to_another_process_now_is_left_alone(self):
         home = self.started(managed("m", SLEEP))
         self.kill_all(home)
+        time.sleep(0.02)  # starts are told in hundredths of a second: this one is another
         victim = subprocess.Popen(["/bin/sleep", "60"])
         self.addCleanup(victim.wait)
         self.addCleanup(victim.kill)
