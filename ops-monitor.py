@@ -4037,6 +4037,7 @@ class Attention:
     def __init__(self, patterns: Iterable[str]):
         self.needles = [pattern.encode("utf-8") for pattern in patterns]
         self.pattern = b"|".join(map(whole_word, self.needles))
+        self.common = set.intersection(*map(set, self.needles))  # bytes that every needle has: most text lacks one of them
         self.reach = max(map(len, self.needles)) + 1
         self.rest = b""  # what is not yet looked at, after one byte that tells where a word begins
         self.lines: list = []
@@ -4044,13 +4045,13 @@ class Attention:
 
     def feed(self, chunk: bytes) -> None:
         data = self.rest + chunk
-        if b"\x1b" in data:  # the `m` that ends a colour is no letter of a word
+        is_possible = all(map(data.__contains__, self.common))  # looking for single bytes costs a tenth
+        if is_possible and b"\x1b" in data:  # the `m` that ends a colour is no letter of a word
             data = re.sub(TERMINAL_COLOR, b"", data)
         cut = data.rfind(b"\n") + 1
         if len(data) - cut > self.LINE_KEPT:  # a line without end: look at what is there
             cut = len(data) - self.reach
-        # Its single bytes first: looking for them costs a tenth, and most text lacks one.
-        if len(self.lines) < self.LINES and any(all(map(data.__contains__, needle)) and needle in data for needle in self.needles):
+        if is_possible and len(self.lines) < self.LINES and any(all(map(data.__contains__, needle)) and needle in data for needle in self.needles):
             self._collect(data, cut)
         self.rest = data[max(0, cut - 1) :]
         self.looked = self.looked or cut > 0
@@ -4096,8 +4097,10 @@ class Stream:
         if self.attention:
             self.attention.feed(chunk)
         room = self.head_limit - len(self.head)
-        self.head += chunk[:room]
-        self.tail = (self.tail + chunk[room:])[-TAIL_KEPT:]
+        if room:
+            self.head += chunk[:room]
+            chunk = chunk[room:]
+        self.tail = (chunk if len(chunk) >= TAIL_KEPT else self.tail + chunk)[-TAIL_KEPT:]
 
     def kept(self) -> bytes:
         """Head and tail; where something is missing between them, a line says so."""
