@@ -510,7 +510,7 @@ class TestTicksAtOnce(unittest.TestCase):
         home = self.home()
         begun = [home.begin("tick"), home.begin("start", "resumed"), home.begin("tick"), home.begin("start", "resumed")]
         codes = [home.end(each).code for each in begun]
-        self.assertLessEqual(set(codes), {0, 75})
+        self.assertLessEqual(set(codes), {0, 3, 75}, "3: the other tick is just sending what this one put there")
         self.assertEqual(home.lines("starts"), ["x"])
 
 
