@@ -1019,8 +1019,8 @@ class Reading:
         return Malformed(problem, self.line, self.column)
 
     def missing(self, wanted: str) -> Malformed:
-        """The error of a piece in a wrong place. It quotes no text, and little of what is not a plain word: they may be a secret."""
-        shown = {"end": "the end", "text": "a text"}.get(self.kind) or repr(self.source[: 20 if self.source.isalpha() else 8])
+        """The error of a piece in a wrong place. It quotes no text, and little of a longer word: they may be a secret."""
+        shown = {"end": "the end", "text": "a text"}.get(self.kind) or repr(self.source if len(self.source) < 10 else self.source[:8] + "…")
         return self.error(UNCLOSED.get(self.source) or f"expected {wanted}, found {shown}")
 
     def read(self, path: tuple) -> Any:
