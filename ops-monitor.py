@@ -53,6 +53,7 @@ import argparse
 import errno
 import fcntl
 import json
+import marshal
 import os
 import re
 import select
@@ -3994,6 +3995,7 @@ class Command(NamedTuple):
     log: str = ""  # file that gets its output instead of us
     stdin: bytes = b""
     is_strict: bool = False  # KILL at the timeout, without TERM and a moment; what it leaves behind ends with it
+    is_look: bool = False  # it asks and changes nothing: a second process may run it, and we once more if that one is lost
 
 
 def child_environment(env: dict, home: str, declared: dict) -> dict:
@@ -4187,6 +4189,91 @@ def strays(marker: str, group: int) -> list:
     return found
 
 
+SHARED_LOOKS = (200, 4000)  # so many are worth a second process; the numbers of so many fit into any pipe
+
+
+def can_share() -> bool:
+    """Whether a fork of this process gains time and is safe (on macOS the system's own libraries do not bear one)."""
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+
+
+class Share:
+    """Many looks, divided between this process and a fork of it.
+
+    Whoever starts a command waits until the kernel has loaded it, so one process alone hardly fills one CPU,
+    however many there are.  The numbers of all looks lie in a pipe, and each of the two takes the next ones
+    when it has room.  What the fork saw comes through a second pipe, which ends with the fork: when no number
+    is left and its last command has ended, or when it is lost.
+    """
+
+    def __init__(self, looks: list, parallel: int, now: Callable[[], Instant]):
+        self.looks = dict(enumerate(looks))  # number -> (command, token), until taken by us or seen by the fork
+        self.begun = b""  # of a message that has not come whole
+        self.numbers, numbers = os.pipe()
+        self.source, sink = os.pipe()
+        write_all(numbers, b"".join(number.to_bytes(2, "big") for number in self.looks))
+        os.close(numbers)
+        reach("fork")
+        self.pid = os.fork()
+        if not self.pid:
+            self._serve(sink, Pool(parallel, now))
+        os.close(sink)
+
+    def take(self, count: int) -> list:
+        """The numbers of the next looks, at most `count`."""
+        numbers = os.read(self.numbers, 2 * count)
+        return [int.from_bytes(numbers[at : at + 2], "big") for at in range(0, len(numbers), 2)]
+
+    def receive(self) -> Optional[list]:
+        """(token, Outcome) of what the fork saw; None when it has ended."""
+        data = os.read(self.source, 1 << 20)
+        self.begun += data
+        found = []
+        while len(self.begun) >= 4 and len(self.begun) >= (end := 4 + int.from_bytes(self.begun[:4], "big")):
+            number, began, ended, code, timed_out, failure, *more = marshal.loads(self.begun[4:end])
+            self.begun = self.begun[end:]
+            failure = Phrase(*failure) if failure else None
+            found.append((self.looks.pop(number)[1], Outcome(Instant(*began), Instant(*ended), code, timed_out, failure, *more)))
+        return found if data else None
+
+    def close(self) -> list:
+        """Let go of the fork that has ended; (command, token) of what nobody has seen."""
+        os.close(self.numbers)
+        os.close(self.source)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # somebody else's wait took it
+        return list(self.looks.values())
+
+    def _serve(self, sink: int, pool: Pool) -> None:
+        """The fork's life.  It keeps nothing of ours, no lock and no file, and never returns."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for fd in map(int, os.listdir("/proc/self/fd")):
+                if fd > 2 and fd not in (self.numbers, sink):
+                    os.closerange(fd, fd + 1)  # the listing's own is closed already
+            for number in ENDING_SIGNALS:
+                signal.signal(number, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+            self._look(sink, pool)
+        finally:
+            try:
+                pool.end_all()
+            finally:
+                os._exit(0)
+
+    def _look(self, sink: int, pool: Pool) -> None:
+        while True:
+            for number in self.take(pool.parallel - len(pool.children)):
+                pool.add(self.looks[number][0], number)
+            if not pool.busy:
+                return
+            for number, outcome in pool.wait(HOUR):
+                message = marshal.dumps((number, *(tuple(part) if isinstance(part, tuple) else part for part in outcome)))
+                write_all(sink, len(message).to_bytes(4, "big") + message)
+
+
 class Pool:
     """Runs commands side by side, at most `parallel` at once, and never waits for one alone."""
 
@@ -4199,10 +4286,12 @@ class Pool:
         self.finished: list = []  # (token, Outcome)
         self.poll = select.poll()
         self.bell: tuple = ()
+        self.share: Optional[Share] = None
+        self.may_share = can_share()
 
     @property
     def busy(self) -> bool:
-        return bool(self.waiting or self.children or self.finished)
+        return bool(self.waiting or self.children or self.finished or self.share)
 
     def add(self, command: Command, token: Any) -> None:
         self.waiting.append((command, token))
@@ -4212,7 +4301,7 @@ class Pool:
         until = time.monotonic() + seconds
         while True:
             self._start_waiting()
-            if self.finished or not self.children or seconds < 0:
+            if self.finished or not (self.children or self.share) or seconds < 0:
                 break
             self._pump(seconds)
             seconds = until - time.monotonic()
@@ -4226,20 +4315,53 @@ class Pool:
 
     def end_all(self) -> None:
         """End every child: TERM, a moment, KILL.  For an interrupted program."""
-        self.waiting.clear()
+        if self.share:
+            end_one(self.share.pid, signal.SIGTERM)
         for child in self.children.values():
             self._time_out(child)
-        while self.children:
+        while self.children or self.share:
             self._pump(0.2)
+        self.waiting.clear()
 
     def _start_waiting(self) -> None:
         """Start as many as may run.  An interruption comes before or after, not between a start and our knowing of it."""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            while self.waiting and len(self.children) < self.parallel:
+            if self.may_share and len(self.waiting) >= SHARED_LOOKS[0]:
+                self._share_looks()
+            limit = self.parallel
+            if self.share:
+                limit -= self.parallel // 2
+                taken = self.share.take(max(0, limit - len(self.children) - len(self.waiting)))
+                self.waiting += map(self.share.looks.pop, taken)
+            while self.waiting and len(self.children) < limit:
                 self._start(*self.waiting.pop(0))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _share_looks(self) -> None:
+        looks = [entry for entry in self.waiting if entry[0].is_look]
+        least, most = SHARED_LOOKS
+        if len(looks) < least or self.share:
+            return
+        try:
+            self.share = Share(looks[:most], self.parallel // 2, self.now)
+        except OSError:
+            self.may_share = False  # no more processes, or no descriptors: alone, then
+            return
+        self.waiting = looks[most:] + [entry for entry in self.waiting if not entry[0].is_look]
+        self.poll.register(self.share.source, select.POLLIN)
+
+    def _hear(self, share: Share) -> None:
+        found = share.receive()
+        if found is not None:
+            self.finished += found
+            return
+        self.poll.unregister(share.source)
+        self.share = None
+        lost = share.close()
+        self.waiting += lost
+        self.may_share = not lost
 
     def _start(self, command: Command, token: Any) -> None:
         child = Child(command, token, self.now())
@@ -4288,8 +4410,10 @@ class Pool:
         wake = min([moment + seconds, *(child.deadline for child in self.children.values())])
         has_rung = False
         for fd, _ in self.poll.poll(max(0, int((wake - moment) * 1000) + 1)):
-            if fd == self.bell[0]:
+            if fd in self.bell:
                 has_rung = bool(os.read(fd, 4096))
+            elif self.share and fd == self.share.source:
+                self._hear(self.share)
             else:
                 self._read(fd)
         moment = time.monotonic()
@@ -5207,7 +5331,7 @@ def look_at(site: Site, job: Any) -> Flow:
     """One observation of a long job, now."""
     if job.managed:
         return managed_look(site.store.job_dir(job.id), site.clock.now(), site.redact, site.fingerprint(job))
-    outcome = yield job_command(site, job, job.commands.status, job.policy.status_timeout_seconds, head=STATUS_LIMIT + 1, marker=new_id())
+    outcome = yield job_command(site, job, job.commands.status, job.policy.status_timeout_seconds, head=STATUS_LIMIT + 1, marker=new_id(), is_look=True)
     return read_status(outcome, site.redact)
 
 
