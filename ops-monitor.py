@@ -1273,6 +1273,7 @@ FIELDS = {
     """),
 }
 FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIELDS.items()}
+DEFAULTS = {name: {field.key: field.default for field in fields} for name, fields in FIELDS.items()}
 REQUIRED_KEYS = {name: [field.key for field in fields if field.default is REQUIRED] for name, fields in FIELDS.items()}
 
 
@@ -1367,7 +1368,9 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
         return settings
     fields = FIELD_OF[name]
     for key, item in value.items():
-        if key in fields:
+        if key in fields and not fields[key].kind.section and fields[key].kind.accepts(item):  # most are
+            settings[key] = item
+        elif key in fields:
             settings.update(read_value(fields[key], item, (*path, key), problems))
         elif not key.startswith(("_", "$", "//")):
             problems.append(Problem((*path, key), f"unknown key{did_you_mean(key, fields)}", is_error=False))
@@ -1379,7 +1382,7 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
 
 def filled(kind_of: Any, section_name: str, settings: dict, *more: Any) -> Any:
     """The record of a section: its settings over its defaults."""
-    return kind_of(*[settings.get(field.key, field.default) for field in FIELDS[section_name]], *more)
+    return kind_of(*{**DEFAULTS[section_name], **settings}.values(), *more)
 
 
 def make_policy(*layers: dict) -> Any:
@@ -4211,13 +4214,19 @@ class Share:
         self.begun = b""  # of a message that has not come whole
         self.numbers, numbers = os.pipe()
         self.source, sink = os.pipe()
-        write_all(numbers, b"".join(number.to_bytes(2, "big") for number in self.looks))
-        os.close(numbers)
-        reach("fork")
-        self.pid = os.fork()
-        if not self.pid:
-            self._serve(sink, Pool(parallel, now))
-        os.close(sink)
+        try:
+            write_all(numbers, b"".join(number.to_bytes(2, "big") for number in self.looks))
+            os.close(numbers)
+            reach("fork")
+            self.pid = os.fork()
+            if not self.pid:
+                self._serve(sink, Pool(parallel, now))
+        except OSError:
+            os.close(self.numbers)
+            os.close(self.source)
+            raise
+        finally:
+            os.close(sink)
 
     def take(self, count: int) -> list:
         """The numbers of the next looks, at most `count`."""
@@ -4257,7 +4266,8 @@ class Share:
                 signal.signal(number, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
             self._look(sink, pool)
-        finally:
+        finally:  # done, told to end, or nobody listens any more
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
             try:
                 pool.end_all()
             finally:

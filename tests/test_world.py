@@ -356,6 +356,186 @@ class ManyCommands(Processes):
         self.assertEqual(len(os.listdir("/dev/fd")), before)
 
 
+LOOKER = """
+import importlib.util, os, sys
+loaded = importlib.util.spec_from_file_location("ops", sys.argv[1])
+ops = importlib.util.module_from_spec(loaded)
+sys.modules["ops"] = ops
+loaded.loader.exec_module(ops)
+held = ops.try_lock(sys.argv[2] + "/lock")
+ops.SHARED_LOOKS = 10, 20
+pool = ops.Pool(8, ops.Clock().now)
+for number in range(20):
+    pool.add(ops.Command(["/bin/sh", "-c", "echo $$ >> pids; exec sleep 60"], sys.argv[2], {"PATH": "/usr/bin:/bin"}, 60.0, is_look=True), number)
+pool.wait(60.0)
+"""
+
+
+@unittest.skipUnless(ops.can_share(), "one CPU, or not Linux")
+class LooksFromTwoProcesses(Processes):
+    """Many looks are shared with a fork; nobody notices but the clock."""
+
+    def setUp(self):
+        super().setUp()
+        patched = mock.patch.object(ops, "SHARED_LOOKS", (10, 20))
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def look(self, script, timeout=30.0, **more):
+        return self.command(script, timeout, is_look=True, **more)
+
+    def pool_of(self, commands, parallel=8):
+        pool = ops.Pool(parallel, ops.Clock().now)
+        for number, command in enumerate(commands):
+            pool.add(command, number)
+        return pool
+
+    def collect(self, pool):
+        ended = {}
+        until = time.monotonic() + 60
+        while pool.busy and time.monotonic() < until:
+            for token, outcome in pool.wait(5.0):
+                self.assertNotIn(token, ended)
+                ended[token] = outcome
+        self.assertFalse(pool.busy)
+        return ended
+
+    def pids(self, count):
+        """The pids in the file `pids`, once there are so many."""
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):
+                found = self.read("pids").split()
+                if len(found) >= count:
+                    return list(map(int, found))
+            time.sleep(0.01)
+        raise AssertionError("they were not started")
+
+    def test_every_outcome_is_what_one_process_would_have_seen(self):
+        kinds = [
+            lambda number: self.look(f"echo {number}; echo e{number} >&2; exit {number % 3}"),
+            lambda number: self.look(["/no/such"]),
+            lambda number: self.look("exit 0", cwd=self.path("nowhere")),
+            lambda number: self.look(f"kill -9 $$; echo {number}"),
+            lambda number: self.look("sleep 60", timeout=0.05, is_strict=True),
+            lambda number: self.look(f"echo 'ALERT {number}'; head -c 70000 /dev/zero; echo end", patterns=("ALERT",)),
+        ]
+        commands = [kinds[number % len(kinds)](number) for number in range(48)]
+
+        def seen(outcomes):
+            return [outcome._replace(began=None, ended=None) for outcome in outcomes]
+
+        with mock.patch.object(ops, "can_share", return_value=False):
+            alone = seen(self.run_all(*commands))
+        with mock.patch.object(ops.Share, "receive", autospec=True, side_effect=ops.Share.receive) as receive:
+            shared = self.run_all(*commands)
+        self.assertGreater(receive.call_count, 1, "nothing came from the fork")
+        self.assertEqual(seen(shared), alone)
+        for outcome in shared:
+            self.assertIsInstance(outcome.ended, ops.Instant)
+            self.assertLessEqual(outcome.began.at, outcome.ended.at)
+
+    def test_both_processes_take_part_and_what_is_no_look_stays_here(self):
+        commands = [self.look("echo $PPID; sleep 0.02") if number % 2 else self.command("echo $PPID") for number in range(60)]
+        parents = [outcome.out for outcome in self.run_all(*commands)]
+        ours = b"%d\n" % os.getpid()
+        self.assertEqual(set(parents[::2]), {ours})
+        self.assertEqual(len(set(parents[1::2])), 2)
+        self.assertIn(ours, parents[1::2])
+
+    def test_at_most_so_many_run_at_once(self):
+        script = "echo + >> runs; sleep 0.03; echo - >> runs"
+        self.run_all(*(self.look(script) for _ in range(24)), parallel=5)
+        running, most = 0, 0
+        for mark in self.read("runs").split():
+            running += 1 if mark == b"+" else -1
+            most = max(most, running)
+        self.assertLessEqual(most, 5)
+        self.assertGreater(most, 2)
+
+    def test_few_looks_and_one_cpu_are_no_reason_to_fork(self):
+        for commands, can_share in ((9, True), (30, False)):
+            with self.subTest(commands=commands), mock.patch.object(ops, "can_share", return_value=can_share), mock.patch.object(os, "fork", side_effect=AssertionError):
+                self.run_all(*(self.look("exit 0") for _ in range(commands)))
+
+    def test_without_another_process_to_be_had_this_one_does_it_alone(self):
+        self.run_all(self.look("exit 0"))
+        before = len(os.listdir("/dev/fd"))
+        with mock.patch.object(os, "fork", side_effect=OSError(errno.EAGAIN, "too many")):
+            outcomes = self.run_all(*(self.look(f"exit {number}") for number in range(30)))
+        self.assertEqual([outcome.code for outcome in outcomes], list(range(30)))
+        self.assertEqual(len(os.listdir("/dev/fd")), before + 2)
+
+    def test_what_a_lost_fork_had_taken_is_looked_at_once_more(self):
+        pool = self.pool_of([self.look(f"echo {number}; sleep 0.05") for number in range(30)])
+        early = pool.wait(5.0)
+        os.kill(pool.share.pid, signal.SIGKILL)
+        ended = {**dict(early), **self.collect(pool)}
+        self.assertEqual([ended[number].out for number in range(30)], [b"%d\n" % number for number in range(30)])
+        self.assertFalse(pool.may_share, "a machine that ends forks is not asked again")
+
+    def test_half_a_message_of_a_lost_fork_is_none(self):
+        share = mock.Mock(spec=ops.Share, begun=b"", looks={7: ("command", "token")})
+        share.source, sink = os.pipe()
+        os.write(sink, (100).to_bytes(4, "big") + b"half")
+        self.assertEqual(ops.Share.receive(share), [])
+        os.close(sink)
+        self.assertIsNone(ops.Share.receive(share))
+        self.assertEqual(share.looks, {7: ("command", "token")})
+        os.close(share.source)
+
+    def test_an_interrupted_program_ends_the_fork_and_its_commands(self):
+        before = len(os.listdir("/dev/fd"))
+        pool = self.pool_of([self.look("echo $$ >> pids; exec sleep 60") for _ in range(20)])
+        self.assertEqual(pool.wait(0.0), [])
+        pids, fork = self.pids(8), pool.share.pid
+        pool.end_all()
+        for pid in (*pids, fork):
+            self.assertTrue(is_gone_soon(pid), "it lives on")
+        self.assertEqual(len(self.read("pids").split()), 8, "one more was started")
+        self.assertFalse(pool.waiting or pool.children or pool.share)
+        self.assertEqual(len(os.listdir("/dev/fd")), before + 2, "the pipe that tells of exits stays, no other")
+
+    def test_a_fork_told_to_end_ends_its_commands_first(self):
+        pool = self.pool_of([self.look("echo $$ >> pids; exec sleep 60") for _ in range(20)], parallel=4)
+        pool.wait(0.0)
+        self.pids(4)
+        os.kill(pool.share.pid, signal.SIGTERM)
+        until = time.monotonic() + 20
+        while pool.share and time.monotonic() < until:
+            pool._pump(0.1)
+        self.assertEqual(sum(map(is_alive, self.pids(4))), 2, "those of this process run on")
+        self.assertEqual(len(pool.waiting), 18, "what nobody has seen is to be looked at once more")
+        pool.end_all()
+
+    def test_no_descriptor_is_left_open_and_no_fork(self):
+        self.run_all(*(self.look("exit 0") for _ in range(30)))
+        before = len(os.listdir("/dev/fd"))
+        pool = self.pool_of([self.look("exit 0") for _ in range(30)])
+        pool.wait(5.0)
+        fork = pool.share.pid
+        self.collect(pool)
+        self.assertFalse(os.path.exists(f"/proc/{fork}"))
+        self.assertEqual(len(os.listdir("/dev/fd")), before + 2)
+
+    def test_a_killed_program_leaves_no_lock_and_its_fork_goes_with_the_next_answer(self):
+        tick = subprocess.Popen([sys.executable, "-c", LOOKER, ops.__file__, self.top])
+        pids = self.pids(8)
+        fork = next(int(name) for name in filter(str.isdigit, os.listdir("/proc")) if ops.process_fields(int(name))[1:2] == [b"%d" % tick.pid] and int(name) not in pids)
+        tick.kill()
+        tick.wait()
+        held = ops.try_lock(self.path("lock"))
+        self.assertIsNotNone(held, "the fork holds it")
+        os.close(held)
+        theirs = [pid for pid in pids if ops.process_fields(pid)[1:2] == [b"%d" % fork]]
+        self.assertEqual(len(theirs), 4)
+        os.kill(theirs[0], signal.SIGKILL)
+        for pid in (fork, *theirs):
+            self.assertTrue(is_gone_soon(pid), "it lives on")
+        for pid in set(pids) - set(theirs):
+            os.kill(pid, signal.SIGKILL)
+
+
 class MuchOutput(Processes):
     def test_64_mib_are_read_to_the_end_and_kept_as_head_and_tail(self):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
