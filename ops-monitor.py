@@ -4044,13 +4044,14 @@ class Attention:
         self.pattern = b"|".join(map(whole_word, self.needles))
         self.common = set.intersection(*map(set, self.needles))  # bytes that every needle has: most text lacks one of them
         self.reach = max(map(len, self.needles)) + 1
+        self.kept = max(self.reach, self.LINE_KEPT) + 2  # bytes of a chunk without a match that the next one may need
         self.rest = b""  # what is not yet looked at, after one byte that tells where a word begins
         self.lines: list = []
         self.looked = False  # whether the first byte of `rest` was looked at before
 
     def feed(self, chunk: bytes) -> None:
-        data = self.rest + chunk
-        is_possible = all(map(data.__contains__, self.common))  # looking for single bytes costs a tenth
+        is_possible = all(byte in chunk or byte in self.rest for byte in self.common)  # looking for single bytes costs a tenth
+        data = self.rest + (chunk if is_possible else chunk[-self.kept :])
         if is_possible and b"\x1b" in data:  # the `m` that ends a colour is no letter of a word
             data = re.sub(TERMINAL_COLOR, b"", data)
         cut = data.rfind(b"\n") + 1
@@ -4139,14 +4140,6 @@ def ring_on_exit() -> tuple:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # whoever called us may have blocked it
     signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
     return source, sink
-
-
-def enlarge_pipe(fd: int) -> None:
-    """A flood: let the kernel hand over 1 MiB at a time instead of 64 KiB (Linux)."""
-    try:
-        fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
-    except OSError:
-        pass  # not Linux, or the user's share of pipe memory is used up: slower, nothing else
 
 
 def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
@@ -4437,17 +4430,20 @@ class Pool:
                 self._finish(child)  # without a code if not even KILL ends it (stuck in the kernel): say so, go on without it
 
     def _read(self, fd: int) -> None:
+        """Take what is there.  A flood goes on as long as we read, so the others get their turn after a while."""
         stream = self.files[fd].open_files[fd]
-        for _ in range(16):  # then the others get their turn
-            try:
+        chunks, size = [], 0
+        try:
+            while size < 1 << 18:
                 chunk = os.read(fd, 1 << 16)
-            except BlockingIOError:
-                return
-            if not chunk:
-                self._close(fd)
-                return
-            stream.feed(chunk)
-        enlarge_pipe(fd)
+                if not chunk:
+                    self._close(fd)
+                    break
+                chunks.append(chunk)
+                size += len(chunk)
+        except BlockingIOError:
+            pass  # that was all for now
+        stream.feed(b"".join(chunks))
 
     def _close(self, *fds: int) -> None:
         for fd in fds:
