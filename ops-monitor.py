@@ -7902,6 +7902,11 @@ def orphans(site: Site, state: State) -> list:
     return [job_id for job_id in state.jobs if is_orphan(site, job_id)]
 
 
+def why_waiting(site: Site, state: State) -> Optional[str]:
+    """What keeps the outbox from being delivered, as far as it is known; None if nothing waits."""
+    return (outbox_error(state.outbox) or find_receiver(site).problem or None) if state.outbox else None
+
+
 def status_json(site: Site, state: State, rows: list) -> dict:
     return {
         "version": 1,
@@ -7913,7 +7918,7 @@ def status_json(site: Site, state: State, rows: list) -> dict:
         "broken": [{"id": job_id, "problem": problem} for job_id, problem in site.config.broken.items()],
         "orphans": orphans(site, state),
         "queue": [{key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in filter(is_waiting, state.queue)],
-        "outbox": {"waiting": len(state.outbox), "error": outbox_error(state.outbox)},
+        "outbox": {"waiting": len(state.outbox), "error": why_waiting(site, state)},
     }
 
 
@@ -7986,7 +7991,7 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     if waiting:
         notes.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
     if state.outbox:
-        notes.append(site.say("status.outbox", count=len(state.outbox), error=outbox_error(state.outbox)))
+        notes.append(site.say("status.outbox", count=len(state.outbox), error=why_waiting(site, state)))
     ticked = state.own_memory().looked_at
     notes.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
     return lines + [part for note in notes for part in folded(note, max(width, 40), "  ")]
