@@ -4272,9 +4272,11 @@ class Share:
                 pool.add(self.looks[number][0], number)
             if not pool.busy:
                 return
-            for number, outcome in pool.wait(HOUR):
+            ended, began = pool.wait(HOUR), time.monotonic()
+            for number, outcome in ended:
                 message = marshal.dumps((number, *(tuple(part) if isinstance(part, tuple) else part for part in outcome)))
                 write_all(sink, len(message).to_bytes(4, "big") + message)
+            pool.forgive(time.monotonic() - began)  # they may be sending, and not listen for a while
 
 
 class Pool:

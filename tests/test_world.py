@@ -508,6 +508,13 @@ class LooksFromTwoProcesses(Processes):
         self.assertEqual(len(pool.waiting), 18, "what nobody has seen is to be looked at once more")
         pool.end_all()
 
+    def test_while_nobody_listens_to_the_fork_its_looks_are_not_charged_for_it(self):
+        pool = self.pool_of([self.look("head -c 50000 /dev/zero"), self.look("sleep 0.05; head -c 300000 /dev/zero", 0.4)] * 10, parallel=16)
+        pool.wait(0.0)
+        time.sleep(0.8)
+        pool.forgive(0.8)
+        self.assertEqual([token for token, outcome in self.collect(pool).items() if outcome.timed_out], [])
+
     def test_no_descriptor_is_left_open_and_no_fork(self):
         self.run_all(*(self.look("exit 0") for _ in range(30)))
         before = len(os.listdir("/dev/fd"))
