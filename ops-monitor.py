@@ -4292,7 +4292,7 @@ class Pool:
         self.poll = select.poll()
         self.bell: tuple = ()
         self.share: Optional[Share] = None
-        self.may_share = can_share()
+        self.may_share = parallel > 1 and can_share()
 
     @property
     def busy(self) -> bool:

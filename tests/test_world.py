@@ -453,10 +453,11 @@ class LooksFromTwoProcesses(Processes):
         self.assertLessEqual(most, 5)
         self.assertGreater(most, 2)
 
-    def test_few_looks_and_one_cpu_are_no_reason_to_fork(self):
-        for commands, can_share in ((9, True), (30, False)):
-            with self.subTest(commands=commands), mock.patch.object(ops, "can_share", return_value=can_share), mock.patch.object(os, "fork", side_effect=AssertionError):
-                self.run_all(*(self.look("exit 0") for _ in range(commands)))
+    def test_few_looks_one_at_a_time_or_one_cpu_are_no_reason_to_fork(self):
+        for commands, parallel, can_share in ((9, 8, True), (30, 1, True), (30, 8, False)):
+            no_fork = mock.patch.object(os, "fork", side_effect=AssertionError)
+            with self.subTest(commands=commands, parallel=parallel), mock.patch.object(ops, "can_share", return_value=can_share), no_fork:
+                self.run_all(*(self.look("exit 0") for _ in range(commands)), parallel=parallel)
 
     def test_without_another_process_to_be_had_this_one_does_it_alone(self):
         self.run_all(self.look("exit 0"))
