@@ -265,15 +265,21 @@ def hurry():
     ops.GRACE = 0.3
 
 
+def hurry_shared():
+    """The same, with looks from two processes however few they are."""
+    hurry()
+    ops.SHARED_LOOKS = 2, 100
+
+
 def play_really(*configs):
     """For each config: (memories, sections, runs of a check) after two real ticks; all of them side by side."""
     with contextlib.ExitStack() as stack:
         rooms = [stack.enter_context(homes.Home(jobs)) for jobs in configs]
         for turn in range(2):
             begun = []
-            for home in rooms:
+            for number, home in enumerate(rooms):
                 arrange(home, turn)
-                begun.append(home.begin("tick", bend=hurry))
+                begun.append(home.begin("tick", bend=hurry_shared if number % 2 else hurry))
             done = [call.end() for call in begun]
             for home in rooms:
                 home.at += 75.0  # the slot of a minute has passed, however slow the machine is
