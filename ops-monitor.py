@@ -100,7 +100,6 @@ BUG, STATE_TROUBLE, BUSY = 70, 74, 75  # sysexits.h: EX_SOFTWARE, EX_IOERR, EX_T
 # How loud a notification is.  What rings carries ALERT or ACTION REQUIRED.
 ROUTINE, NOTICE, WARN, ALERT = 0, 1, 2, 3
 
-
 NOT_RUN = 1000  # in the place of an exit code: the command could not be run
 
 
@@ -278,9 +277,9 @@ class Notify(NamedTuple):
     rank: int
     phrase: Phrase
     detail: str = ""
-    since_at: float = 0.0
-    look: Optional[Observation] = None
-    told: Memory = Memory()  # memory before the telling, for differences
+    since_at: float = 0.0  # when the trouble began, epoch seconds; 0 = not said
+    look: Optional[Observation] = None  # the one that it is told of
+    reported: dict = {}  # progress in the last report, for the difference to the look's
 
 
 class Resume(NamedTuple):
@@ -293,7 +292,7 @@ class Enqueue(NamedTuple):
     """Effect: queue a follow-up job."""
 
     job_id: str
-    delay: float
+    delay: float  # seconds from now
 
 
 class Decision(NamedTuple):
@@ -2592,7 +2591,7 @@ def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, mar
     )  # fmt: skip
     facts = {"for": duration_text(memory.stalled_for)} if restart else {"reason": look.stop_reason}
     phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", **facts})
-    notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
+    notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory.reported_progress)
     return Decision(after, (notify,) if is_told else (), {"resume": Reason("resume.now")})
 
 
@@ -2751,7 +2750,7 @@ def judge_flapping(decision: Decision, flaps: bool, now: Instant) -> Decision:
     if not begins and (flips_since(memory.flips, now.at - HOUR, now) or not memory.flapping_at):
         return decision
     telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
-    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
+    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at)
     return decision._replace(memory=memory._replace(flapping_at=now.at if begins else 0.0), effects=(*decision.effects, effect))
 
 
@@ -2776,7 +2775,8 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
             telling, reason = "", Reason("incident.flapping")
         if telling:
             said = finding or Finding(kind, NOTICE, Phrase(before.key, before.facts))
-            effects.append(Notify(kind, telling, said.rank, said.phrase, said.detail, (after or before).since_at, look, memory))
+            since_at = (after or before).since_at
+            effects.append(Notify(kind, telling, said.rank, said.phrase, said.detail, since_at, look, memory.reported_progress))
         if after:
             incidents[kind] = told(after, finding, now, telling) if telling else after
         reasons[kind] = reason
@@ -2830,10 +2830,10 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
         effects = follow_ups(job, is_good=True)
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
-        effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, told=memory),)
+        effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, reported=memory.reported_progress),)
         memory = memory._replace(completed_told=True, reported_at=now.at, reported_key=look.key)
     elif reason.key in PROGRESS_DUE:
-        effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, told=memory),)
+        effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, reported=memory.reported_progress),)
         memory = memory._replace(reported_at=now.at, reported_key=look.key, reported_progress=small_progress(look.progress))
     return Decision(memory, effects, {"report": reason})
 
@@ -2857,16 +2857,16 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
         count = memory.muted_count + len(effects) - len(others)
         return Decision(memory._replace(muted_count=count), others, {**reasons, "mute": Reason("muted", memory.muted_at + memory.muted_for)})
     if memory.muted_count:
-        effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory),)
+        effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count})),)
     spoken = {effect.kind for effect in effects if isinstance(effect, Notify)}
     if memory.flapping_at and "flapping" not in spoken:
-        effects += (Notify("flapping", "opened", WARN, Phrase("flapping"), since_at=memory.flapping_at, told=memory),)
+        effects += (Notify("flapping", "opened", WARN, Phrase("flapping"), since_at=memory.flapping_at),)
     incidents = dict(memory.incidents)
     for kind, incident in open_incidents(memory):
         if kind in spoken or incident.acked_at:
             continue
         if incident.rank >= ALERT:
-            effects += (Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory),)
+            effects += (Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at),)
         else:  # quiet hours may hold it: the next look tells it
             incidents[kind] = incident._replace(told_at=0.0)
     return Decision(memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0, incidents=incidents), effects, reasons)
@@ -2903,7 +2903,7 @@ def remind(job: Any, memory: Memory, now: Instant) -> Decision:
         if incident.acked_at or not incident.told_at or now.at < due_at or hold and incident.rank < ALERT:
             continue
         incidents[kind] = incident._replace(told_at=now.at, reminders=incident.reminders + 1)
-        effects.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory))
+        effects.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at))
     return Decision(memory._replace(incidents=incidents), tuple(effects))
 
 
@@ -3032,7 +3032,7 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     wrong = [finding for finding in findings.values() if finding]
     once: tuple = ()
     if not scheduled:
-        once = tuple(Notify(found.kind, "told", found.rank, found.phrase, found.detail, now.at, told=memory) for found in wrong)
+        once = tuple(Notify(found.kind, "told", found.rank, found.phrase, found.detail, now.at) for found in wrong)
         findings = {kind: findings.get(kind) and OPEN for kind in memory.incidents}
     decision = judge_incidents(job.policy, findings, memory, now)
     memory = decision.memory._replace(reason="run." + (wrong[0].kind if wrong else "good"))
@@ -3206,7 +3206,7 @@ def look_lines(lang: str, notify: Notify) -> list:
         lines.append(say(lang, "line.stop_reason", reason=one_line(look.stop_reason, 300)))
     if look.message and notify.kind != "level":
         lines.append(one_line(look.message, 300))
-    return lines + progress_lines(look.progress, notify.told.reported_progress)
+    return lines + progress_lines(look.progress, notify.reported)
 
 
 def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_text: Callable[[float], str], advice: str = "") -> str:
