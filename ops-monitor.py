@@ -1274,21 +1274,8 @@ FIELDS = {
 FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIELDS.items()}
 DEFAULTS = {name: {field.key: field.default for field in fields} for name, fields in FIELDS.items()}
 REQUIRED_KEYS = {name: [field.key for field in fields if field.default is REQUIRED] for name, fields in FIELDS.items()}
-
-
-def record(section_name: str, *more: str) -> Any:
-    """A record type with one attribute per row of a section (camelCase becomes snake_case)."""
-    return namedtuple(section_name[0].upper() + section_name[1:], [*[snake(field.key) for field in FIELDS[section_name]], *more])
-
-
-Monitor = record("monitor")
-Delivery = record("delivery")
-Job = record("job", "index")
-Commands = record("commands")
-Policy = record("policy")
-QuietHours = record("quietHours")
-Approval = record("approval")
-After = record("after")
+# A record type for each section: an attribute for each row, and of a job its place in the list of jobs.
+RECORD_OF = {name: namedtuple(name, [*map(snake, fields), *(["index"] if name == "job" else [])]) for name, fields in FIELD_OF.items()}
 
 
 class Problem(NamedTuple):
@@ -1379,9 +1366,9 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
     return settings
 
 
-def filled(kind_of: Any, section_name: str, settings: dict, *more: Any) -> Any:
+def filled(name: str, settings: dict, *more: Any) -> Any:
     """The record of a section: its settings over its defaults."""
-    return kind_of(*{**DEFAULTS[section_name], **settings}.values(), *more)
+    return RECORD_OF[name](*{**DEFAULTS[name], **settings}.values(), *more)
 
 
 def make_policy(*layers: dict) -> Any:
@@ -1391,8 +1378,8 @@ def make_policy(*layers: dict) -> Any:
     for layer in layers:
         merged.update(layer)
         quiet.update(layer.get("quietHours", {}))
-    merged["quietHours"] = filled(QuietHours, "quietHours", quiet)
-    return filled(Policy, "policy", merged)
+    merged["quietHours"] = filled("quietHours", quiet)
+    return filled("policy", merged)
 
 
 def make_job(settings: dict, defaults: dict, index: int, common: Any = None) -> Any:
@@ -1401,12 +1388,12 @@ def make_job(settings: dict, defaults: dict, index: int, common: Any = None) -> 
     whole = dict(
         settings,
         name=settings.get("name") or settings["id"],
-        commands=filled(Commands, "commands", settings["commands"]),
+        commands=filled("commands", settings["commands"]),
         policy=common if common and not own else make_policy(defaults, own or {}),
-        approval=None if approval is None else filled(Approval, "approval", approval),
-        after=[filled(After, "after", item) for item in settings.get("after", [])],
+        approval=None if approval is None else filled("approval", approval),
+        after=[filled("after", item) for item in settings.get("after", [])],
     )
-    return filled(Job, "job", whole, index)
+    return filled("job", whole, index)
 
 
 def can_restart(job: Any) -> bool:
@@ -1557,8 +1544,8 @@ def read_config(text: str) -> Config:
             raise Malformed(where + problem.text, *find_places(text).get(problem.path, (1, 1)))
     jobs, broken = read_jobs(settings["jobs"], settings.get("defaults", {}), problems)
     cross_check(jobs, broken, problems)
-    monitor = filled(Monitor, "monitor", settings.get("monitor", {}))
-    delivery = filled(Delivery, "delivery", settings.get("delivery", {}))
+    monitor = filled("monitor", settings.get("monitor", {}))
+    delivery = filled("delivery", settings.get("delivery", {}))
     return Config(jobs, broken, monitor, delivery, tuple(problems), text)
 
 
@@ -6747,7 +6734,7 @@ def last_config(last: dict) -> Config:
     known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
     if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
         del known["delivery"]["via"]
-    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+    return Config({}, {}, filled("monitor", known["monitor"]), filled("delivery", known["delivery"]), ())
 
 
 def usable_config(files: Files, args: Any, last: dict) -> tuple:
