@@ -405,14 +405,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near}'?" if near else ""
 
 
+def text_digest(text: str) -> str:
+    """Eight letters that differ for different texts, well enough for a few of them."""
+    import zlib  # rare: only for long texts, and those that change
+
+    return format(zlib.crc32(text.encode("utf-8", "surrogatepass")), "08x")
+
+
 def masked_digits(text: str) -> str:
     """`text` as an identity of at most 100 characters: other numbers do not make it a different text."""
     masked = re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)  # `1h 5m` is one number
-    if len(masked) <= 100:
-        return masked
-    import zlib  # rare: only for long texts
-
-    return f"{masked[:90]}:{zlib.crc32(masked.encode('utf-8', 'surrogatepass')):08x}"
+    return masked if len(masked) <= 100 else f"{masked[:90]}:{text_digest(masked)}"
 
 
 def shell_word(text: str) -> str:
@@ -553,7 +556,6 @@ MESSAGES = {
     # incidents
     "unknown": ("the status cannot be told: {why}", "无法判断状态：{why}"),
     "stopped": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
-    "stopped.resuming": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
     "stopped.changed": ("stopped; its command has changed since the checkpoint, so it is not resumed; reason: {reason}", "已停止；命令在检查点之后有改动，不自动续跑；原因：{reason}"),
     "flapping": ("it keeps going wrong and right again; single changes are not told until it has been steady for an hour", "反复出现异常又恢复；稳定满一小时后才恢复逐次告知"),
@@ -605,7 +607,7 @@ MESSAGES = {
     "line.more": ("… and more: {count}. See: {command}", "……还有：{count}。查看：{command}"),
     # reasons: incidents
     "incident.none": ("nothing wrong", "没有异常"),
-    "incident.open": ("this look cannot tell", "本次查看无法判断"),
+    "incident.unsure": ("this look cannot tell", "本次查看无法判断"),
     "incident.came_and_went": ("it came and went before it was told", "告知之前已经恢复"),
     "incident.resolved": ("tell: it is resolved", "告知：已恢复"),
     "incident.not_yet": ("looks that agree: {looks} of {needed}", "一致的查看次数：{looks}/{needed}"),
@@ -736,7 +738,6 @@ MESSAGES = {
     "topic.blocked": ("blocked", "已拦截"),
     "topic.busy": ("lock held", "锁被占用"),
     "topic.due": ("schedule", "定时"),
-    "topic.config": ("config", "配置"),
     # by hand
     "would.tell": ("would tell: {what}", "将告知：{what}"),
     "would.resume": ("would start it again", "将续跑"),
@@ -2302,7 +2303,7 @@ def read_state(text: str, now: float) -> State:
 #
 #   remember   the observation becomes memory: a new run? progress? how long awake without any?
 #   resume     may it be started again by itself, and is it time?
-#   findings   what is wrong now: unknown, stopped, stalled, level (each a Finding, None or OPEN)
+#   findings   what is wrong now: unknown, stopped, stalled, level (each a Finding, None or UNSURE)
 #   incidents  each finding against what a person was told: open, worse, changed, remind, resolve
 #   report     is routine progress due?
 #
@@ -2313,7 +2314,7 @@ LONGEST_BACKOFF = 6 * HOUR
 LONGEST_REPEAT = DAY
 TEXTS_TOLD = 5  # really different texts of one incident
 RESUMING = ("resume.now", "resume.backoff", "resume.state_lost")  # it will be started, now or later
-OPEN = object()  # a finding that this look can neither confirm nor deny
+UNSURE = object()  # a finding that this look can neither confirm nor deny
 
 
 def first_reason(*questions: tuple) -> Reason:
@@ -2470,7 +2471,8 @@ def end_action(memory: Memory) -> Memory:
 
 def has_appeared(memory: Memory, look: Observation) -> bool:
     """Whether a job that was started by hand shows; until then, or for the time of a start, older looks may linger."""
-    return look.state == RUNNING or look.state == COMPLETED != memory.state or not is_acting(memory, look.when)
+    has_completed = look.state == COMPLETED and memory.state != COMPLETED
+    return look.state == RUNNING or has_completed or not is_acting(memory, look.when)
 
 
 def differ(known: Any, seen: Any) -> bool:
@@ -2501,14 +2503,6 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
-def learnt_running(memory: Memory, look: Observation) -> dict:
-    """What a running look changes beyond what every look does; `memory` is from before it."""
-    learnt: dict = {"stalled_for": stalled_for(memory, look)}
-    if memory.state == COMPLETED:
-        learnt.update(reported_at=0.0, reported_key="", reported_progress={})
-    return learnt
-
-
 def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     """Memory after a look, before anything is decided."""
     when = look.when
@@ -2528,7 +2522,9 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
         if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
             learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     if look.state == RUNNING:
-        learnt.update(learnt_running(memory, look))
+        learnt["stalled_for"] = stalled_for(memory, look)
+        if memory.state == COMPLETED:
+            learnt.update(reported_at=0.0, reported_key="", reported_progress={})
     if memory.action == "started" and look.state != UNKNOWN and has_appeared(memory, look):
         return end_action(memory._replace(**learnt))
     return memory._replace(**learnt)
@@ -2591,30 +2587,28 @@ def find_unknown(job: Any, look: Observation, memory: Memory, now: Instant, resu
 
 def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
     if is_acting(memory, now):
-        return OPEN
+        return UNSURE
     if look.state != STOPPED:
         is_on_trial = look.state == RUNNING and memory.attempts and not (memory.gave_up_at and has_recovered(memory, look, job.policy))
-        return OPEN if is_on_trial else None  # resumed, but not yet shown to work
+        return UNSURE if is_on_trial else None  # resumed, but not yet shown to work
     if memory.held_at:
         return None
-    facts = {"reason": look.stop_reason}
-    if resume in RESUMING:
-        return Finding("stopped", NOTICE, Phrase("stopped.resuming", facts), look.detail, by_attempt=True)
-    if resume == "resume.gave_up":
-        return Finding("stopped", ALERT, Phrase("stopped.gave_up", {**facts, "attempts": memory.attempts}), look.detail)
-    return Finding("stopped", ALERT, Phrase("stopped.changed" if resume == "resume.changed" else "stopped", facts), look.detail)
+    row = {"resume.gave_up": "stopped.gave_up", "resume.changed": "stopped.changed"}.get(resume, "stopped")
+    phrase = Phrase(row, {"reason": look.stop_reason, "attempts": memory.attempts})
+    will_resume = resume in RESUMING
+    return Finding("stopped", NOTICE if will_resume else ALERT, phrase, look.detail, by_attempt=will_resume)
 
 
 def find_stalled(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
     if look.state != RUNNING:
         return None
     if look.waiting or not look.key:
-        return OPEN
+        return UNSURE
     if not job.policy.stall_seconds:
         return None
     if memory.stalled_for < job.policy.stall_seconds:
         was_restarted = memory.attempts and "stalled" in memory.incidents
-        return OPEN if was_restarted else None  # restarted, but not yet shown to move
+        return UNSURE if was_restarted else None  # restarted, but not yet shown to move
     facts = {"for": duration_text(memory.stalled_for), "key": one_line(memory.key, 80)}
     will_restart = resume in RESUMING
     return Finding("stalled", NOTICE if will_restart else ALERT, Phrase("stalled", facts), look.detail, by_attempt=will_restart)
@@ -2638,12 +2632,6 @@ FLIPS_AN_HOUR, FLIPS_A_DAY = 6, 12  # openings and closings of one job that are 
 
 def finding_text(finding: Finding) -> str:
     return masked_digits(finding.phrase.key + " " + json.dumps(finding.phrase.facts, sort_keys=True, ensure_ascii=False))
-
-
-def text_digest(text: str) -> str:
-    import zlib  # rare: only for a text that changes
-
-    return format(zlib.crc32(text.encode("utf-8", "surrogatepass")), "08x")
 
 
 def is_new_text(incident: Incident, finding: Finding) -> bool:
@@ -2687,17 +2675,17 @@ def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Insta
 def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now: Instant, hold: float) -> tuple:
     """(what becomes of one incident, why a person hears of it now or does not), not yet told.
 
-    `finding` is a Finding, None (not so) or OPEN (this look cannot say).
+    `finding` is a Finding, None (not so) or UNSURE (this look cannot say).
     """
-    if finding is OPEN:
-        return incident, Reason("incident.open")
+    if finding is UNSURE:
+        return incident, Reason("incident.unsure")
     if finding is None:
         was = incident or Incident()
         key = "incident.none" if not was.opened_at else "incident.resolved" if was.told_at else "incident.came_and_went"
         return None, Reason(key)
     incident = incident or Incident(since_at=now.at)
     incident = incident._replace(
-        looks=min(incident.looks + 1, max(policy.alert_after, 1000)), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
+        looks=incident.looks + (not incident.opened_at), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
     )
     reason = telling_reason(incident, finding, policy, now, hold)
     if reason.key != "incident.not_yet":
@@ -2708,7 +2696,7 @@ def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now:
 def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     """After an upgrade from v1: what is wrong now was told by v1, so it counts as told."""
     at = memory.inherited_at
-    if not at or all(finding is OPEN for finding in findings.values()):
+    if not at or all(finding is UNSURE for finding in findings.values()):
         return memory
     incidents = dict(memory.incidents)
     for kind, finding in findings.items():
@@ -2869,7 +2857,7 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
         memory = memory._replace(gave_up_at=memory.gave_up_at or now.at)
     findings = {kind: question(job, look, memory, now, resume.key) for kind, question in LONG_QUESTIONS.items()}
     if look.state == UNKNOWN:  # such a look shows nothing else
-        findings = {**dict.fromkeys(findings, OPEN), "unknown": findings["unknown"]}
+        findings = {**dict.fromkeys(findings, UNSURE), "unknown": findings["unknown"]}
     incidents = judge_incidents(job.policy, findings, memory, now, look)
     report = judge_report(job, look, incidents.memory, now)
     act = (Resume(restart=look.state == RUNNING),) if resume.key == "resume.now" else ()
@@ -2917,7 +2905,8 @@ def gate_word(gate: Gate, now: float) -> str:
 
 def left_to_verify(gate: Gate) -> dict:
     """The fact that names the verification jobs which stand in the way."""
-    return {"jobs": ", ".join(map(str, gate.verify != "pending" and gate.verify_failed or gate.verify_left))}
+    names = gate.verify_left if gate.verify == "pending" or not gate.verify_failed else gate.verify_failed
+    return {"jobs": ", ".join(map(str, names))}
 
 
 def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float) -> Reason:
@@ -3020,7 +3009,7 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     once: tuple = ()
     if not scheduled:
         once = tuple(Notify(found.kind, "told", found.rank, found.phrase, found.detail, now.at) for found in wrong)
-        findings = {kind: findings.get(kind) and OPEN for kind in memory.incidents}
+        findings = {kind: UNSURE if findings.get(kind) else None for kind in memory.incidents}
     decision = judge_incidents(job.policy, findings, memory, now)
     memory = decision.memory._replace(reason="run." + (wrong[0].kind if wrong else "good"))
     effects = decision.effects + once + follow_ups(job, outcome.is_good)
@@ -3044,7 +3033,7 @@ def digest_reason(wanted: str, last_at: float, now: Instant) -> Reason:
     is_told = time_at < last_at + CLOCK_SHIFT
     return first_reason(
         (not last_at and now.at - time_at >= MINUTE, "digest.first", time_at + DAY),
-        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + DAY * is_told, last_at + DIGEST_GAP)),
+        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + (DAY if is_told else 0.0), last_at + DIGEST_GAP)),
         (True, "digest.now"),
     )
 
@@ -3268,7 +3257,7 @@ def bar(progress: dict) -> str:
         share = numbers["percent"] / 100
     else:
         return ""
-    share = min(1.0, max(0.0, share)) + 1e-9
+    share = min(1.0, max(0.0, share)) + 1e-9  # 0.29 * 100 is a little less than 29
     return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
 
 
