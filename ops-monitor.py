@@ -227,27 +227,26 @@ class Gate(NamedTuple):
 
     digest: str = ""  # of the plan that a person approved; "" = no approval
     items: dict = {}  # label -> salted hash of what was approved, to name what changed
-    salt: str = ""
-    approved_at: float = 0.0
+    salt: str = ""  # of those hashes
+    approved_at: float = 0.0  # epoch seconds, as all times here
     approved_for: float = 0.0  # seconds that the approval holds
-    approved_by: str = ""
     code_hash: str = ""  # one-time code, slowly hashed; "" = none is out
-    code_salt: str = ""
+    code_salt: str = ""  # of that hash
     code_digest: str = ""  # the plan that the code was sent with
-    code_at: float = 0.0
-    code_tries: int = 0
+    code_at: float = 0.0  # when it was sent
+    code_tries: int = 0  # guesses so far
     requests: list = []  # times of code requests within the last hour
     run: str = ""  # begun, good, failed or unknown
     run_id: str = ""  # marker of its processes
-    run_digest: str = ""
+    run_digest: str = ""  # of the plan that was run
     run_began_at: float = 0.0
-    run_ended_at: float = 0.0
-    run_code: int = 0
+    run_ended_at: float = 0.0  # what began before it verifies nothing
+    run_code: int = 0  # its exit code, negative: signal, NOT_RUN: did not run
     verify: str = ""  # pending, passed, failed, or other: a run was good, but of another check than the one approved
     verify_left: list = []  # verification jobs that have not passed yet
     verify_failed: list = []  # those of them whose last run failed, or was of another check
     verify_items: dict = {}  # label -> salted hash of what the verifications were and are to be; only those verify
-    verify_salt: str = ""
+    verify_salt: str = ""  # of those hashes
     verify_for: float = 0.0  # seconds after the run's end within which they must
 
 
@@ -392,17 +391,12 @@ def snake(key: str) -> str:
     return re.sub(r"[A-Z]", lambda match: "_" + match.group().lower(), key)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that `word` most probably means, or ''."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """How a sentence about an unknown word goes on: with the known one that it most probably means, if there is any."""
     import difflib  # dear and rare: only after a mistake
 
-    return (difflib.get_close_matches(word, known, n=1) or [""])[0]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """How a sentence about an unknown word goes on."""
-    near = nearest(word, known)
-    return f"; did you mean '{near}'?" if near else ""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def text_digest(text: str) -> str:
@@ -460,9 +454,9 @@ def secret_values(env: dict) -> set:
     return {value for name, value in env.items() if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES)}
 
 
+GAP = rb"\n\[\.\.\. [0-9]+ bytes left out \.\.\.\]\n"  # stands where an output was too long to be kept
 # Letters of which credentials are made.  Where a text is cut, what it ends or begins with may be part of one, which no
 # pattern recognises any more: it goes as well, up to a length that no credential has.
-GAP = rb"\n\[\.\.\. [0-9]+ bytes left out \.\.\.\]\n"  # stands where an output was too long to be kept
 PART_OF_A_WORD = rb"[A-Za-z0-9+/=_.:~-]{0,2048}"
 
 
@@ -597,9 +591,7 @@ MESSAGES = {
     "state.waiting": ("running, waiting on purpose", "运行中，主动等待"),
     "line.stop_reason": ("stop reason: {reason}", "停止原因：{reason}"),
     "line.was": ("it was: {words}", "此前：{words}"),
-    "line.since": ("since {time}", "始于 {time}"),
     "line.output": ("last output:", "最后的输出："),
-    "line.next": ("next: {command}", "下一步：{command}"),
     "line.late": ("(late: this happened at {time})", "（延迟送达：发生于 {time}）"),
     "line.repeat": ("(possible repeat)", "（可能重复）"),
     "line.was_queued": ("the alert of {time} had not been delivered", "{time} 的告警未能送达"),
@@ -824,9 +816,9 @@ MESSAGES = {
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
-    "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
     "explain.next": ("what comes next: {action}", "接下来：{action}"),
     "explain.disabled": ("disabled: no tick looks at it", "未启用：tick 不会查看它"),
+    "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
     # history: events, and the words that stand for facts in them
     "event.told": ("told: {text}", "告知：{text}"),
     "event.queued": ("queued, delay {delay}, by {by}", "入队（{by}），延迟 {delay}"),
@@ -1778,9 +1770,7 @@ def read_dotenv(path: str, read: Callable[[str], str], problems: list) -> dict:
         return {}
 
 
-def load_openclaw(
-    path: Optional[str], env: dict, read: Callable[[str], str], state_dir: Optional[str] = None
-) -> OpenClaw:
+def load_openclaw(path: Optional[str], env: dict, read: Callable[[str], str], state_dir: Optional[str] = None) -> OpenClaw:
     """The config at the absolute `path`, and the variables; `.env` is looked for beside it and in `state_dir`.
 
     `read` may raise OSError and ValueError. Symlinks are its business: here names are judged.
@@ -2884,8 +2874,7 @@ def remind(job: Any, memory: Memory, now: Instant) -> Decision:
 
 # ---- writes
 
-
-UNVERIFIED = ("pending", "failed", "other")
+UNVERIFIED = ("pending", "failed", "other")  # a run is still to be verified
 
 
 def is_overdue(gate: Gate, now: float) -> bool:
@@ -2936,13 +2925,16 @@ def gate_findings(gate: Gate, now: float) -> dict:
     }
 
 
-def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approved: bool = True) -> Gate:
-    """The gate after a run of one of its verification jobs.  Only a run of the approved check that began after the write counts."""
+def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_same: bool = True) -> Gate:
+    """The gate after a run of one of its verification jobs; `is_same`: it is the check that was approved with the write.
+
+    Only a run of that one that began after the write counts.
+    """
     if gate.verify not in UNVERIFIED or began_at < gate.run_ended_at:
         return gate
     known = gate.verify_failed or ([] if gate.verify == "pending" else gate.verify_left)
     left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, known))
-    if not (is_good and is_approved):
+    if not (is_good and is_same):
         result = "other" if is_good and not (gate.verify == "failed" and failed) else "failed"
         return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
     return gate._replace(verify="passed" if not left else gate.verify if failed else "pending", verify_left=left, verify_failed=failed)
@@ -3193,12 +3185,12 @@ def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_te
         words = say(lang, "unknown", why=words) if notify.kind == "unknown" else words
         lines.append(say(lang, "line.was", words=words) if notify.telling == "resolved" else words)
     if notify.telling in ("reminder", "resolved", "changed", "worse") and notify.since_at:
-        lines.append(say(lang, "line.since", time=clock_text(notify.since_at)))
+        lines.append(say(lang, "since", time=clock_text(notify.since_at)))
     lines += look_lines(lang, notify)
     if notify.detail:
         lines += [say(lang, "line.output"), notify.detail]
     if advice and notify.rank >= ALERT:
-        lines.append(say(lang, "line.next", command=advice))
+        lines.append(say(lang, "help.next", command=advice))
     return clip("\n".join(line for line in lines if line), SECTION_LIMIT)
 
 
@@ -6374,7 +6366,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
     by = who_asks()
     salt = os.urandom(8).hex()
     gate = without_code(state.gate(job.id))._replace(
-        digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job), approved_by=by
+        digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job)
     )
     state.keep_gate(job.id, gate._replace(verify="", verify_left=[], verify_failed=[]) if clear else gate)
     forget_blocked(state, job.id)
@@ -6384,7 +6376,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
 
 
 def without_approval(gate: Gate) -> Gate:
-    return gate._replace(digest="", items={}, salt="", approved_at=0.0, approved_for=0.0, approved_by="")
+    return gate._replace(digest="", items={}, salt="", approved_at=0.0, approved_for=0.0)
 
 
 def hashed_code(code: str, salt: str) -> str:

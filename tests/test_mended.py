@@ -544,7 +544,7 @@ class TestVerifications(unittest.TestCase):
 
     def test_a_check_that_failed_is_not_said_to_have_been_good(self):
         gate = ops.Gate(run="good", run_ended_at=1.0, verify="pending", verify_left=["a", "b"])
-        gate = ops.verified(ops.verified(gate, "a", 2.0, False), "b", 3.0, True, is_approved=False)
+        gate = ops.verified(ops.verified(gate, "a", 2.0, False), "b", 3.0, True, is_same=False)
         gate = ops.verified(gate, "b", 4.0, True)
         self.assertEqual((gate.verify, gate.verify_failed), ("failed", ["a"]))
 
