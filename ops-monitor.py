@@ -124,7 +124,7 @@ class Outcome(NamedTuple):
 
     began: Instant
     ended: Instant
-    code: Optional[int] = None  # exit code; negative: the signal that ended it; None: never ran
+    code: Optional[int] = None  # exit code; negative: the signal that ended it; None: never ran, or not even KILL ended it
     timed_out: bool = False
     failure: Optional[Phrase] = None  # why it could not be run at all
     out: bytes = b""  # standard output as kept: its head, a gap line, its tail
@@ -1494,7 +1494,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
             job = make_job(settings, defaults, index, common)
             mine += [Problem((*path, *key.split(".")), *rest) for key, *rest in job_faults(job, settings.get("policy", {}))]
         if first_error(mine):
-            broken[path_text(path) if job_id is None or job_id in jobs else job_id] = first_error(mine)
+            broken.setdefault(path_text(path) if job_id is None or job_id in jobs else job_id, first_error(mine))
         else:
             jobs[job_id] = job
         problems += mine
@@ -2149,8 +2149,13 @@ class State:
     that a tick over 1,000 jobs touches only what it changes.
     """
 
-    # Queue entries: `{id, jobId, notBefore, status: pending|running|done, attempt, createdAt, by}`.
-    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, sending, maybeSent, refusedBy, wait, error}`.
+    # Queue entry: id, jobId, by (who asked for it), createdAt, notBefore, status (pending, running, done or blocked),
+    # attempt (runs begun), doneAt.
+    # Outbox entry: id, text, rank, createdAt, notBefore, wait (seconds from its setting to notBefore), about ([job id, kind]:
+    # a newer entry about the same takes its place; [] = none does), tries and error (of the latest), refusedBy (identity of
+    # the receiver that waits are due to), sending (a try has begun), maybeSent (the end of a try is unknown).
+    # All times are epoch seconds.  Beside the sections: version, savedAt, configFile, recoveredAt (a lost state was replaced),
+    # dropped (alerts the outbox had no room for), moved (chat -> the one it became), refused (way -> left alone until).
     SECTIONS = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
 
     def __init__(self, raw: dict, now: float, is_migrated: bool = False):

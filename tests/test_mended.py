@@ -31,6 +31,14 @@ class TestMutesOfChecks(unittest.TestCase):
         self.assertNotIn("messages are counted", home.call("explain", "disk", later=90).out)
 
 
+class TestConfig(unittest.TestCase):
+    def test_a_second_job_of_the_same_id_does_not_hide_what_is_wrong_with_the_first(self):
+        jobs = [{**check("disk", "true"), "kind": "one_shot"}, check("disk", "true")]
+        config = ops.read_config(json.dumps({"version": 1, "jobs": jobs}))
+        self.assertEqual(list(config.broken), ["disk"])
+        self.assertIn("jobs[0].kind: expected one of", config.broken["disk"])
+
+
 class TestPlaces(unittest.TestCase):
     def test_a_state_file_that_is_the_config_is_refused_and_nothing_is_written(self):
         home = Installation(self, check("disk", "true"))
