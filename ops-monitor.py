@@ -254,10 +254,9 @@ class Finding(NamedTuple):
     """Something wrong that one look or one run shows."""
 
     kind: str
-    rank: int
+    rank: int  # WARN or ALERT; NOTICE: auto-resume handles it, AUTORUN tells it
     phrase: Phrase
     detail: str = ""  # output lines to show with it
-    by_attempt: bool = False  # told through AUTORUN, not by itself
 
 
 class Reason(NamedTuple):
@@ -2590,8 +2589,7 @@ def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant, resu
         return None
     row = {"resume.gave_up": "stopped.gave_up", "resume.changed": "stopped.changed"}.get(resume, "stopped")
     phrase = Phrase(row, {"reason": look.stop_reason, "attempts": memory.attempts})
-    will_resume = resume in RESUMING
-    return Finding("stopped", NOTICE if will_resume else ALERT, phrase, look.detail, by_attempt=will_resume)
+    return Finding("stopped", NOTICE if resume in RESUMING else ALERT, phrase, look.detail)
 
 
 def find_stalled(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
@@ -2605,8 +2603,7 @@ def find_stalled(job: Any, look: Observation, memory: Memory, now: Instant, resu
         was_restarted = memory.attempts and "stalled" in memory.incidents
         return UNSURE if was_restarted else None  # restarted, but not yet shown to move
     facts = {"for": duration_text(memory.stalled_for), "key": one_line(memory.key, 80)}
-    will_restart = resume in RESUMING
-    return Finding("stalled", NOTICE if will_restart else ALERT, Phrase("stalled", facts), look.detail, by_attempt=will_restart)
+    return Finding("stalled", NOTICE if resume in RESUMING else ALERT, Phrase("stalled", facts), look.detail)
 
 
 def find_level(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
@@ -2655,7 +2652,7 @@ def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Insta
     return first_reason(
         (not incident.opened_at and incident.looks < policy.alert_after,
          "incident.not_yet", 0.0, {"looks": incident.looks, "needed": policy.alert_after}),
-        (finding.by_attempt, "incident.by_attempt"),
+        (finding.rank == NOTICE, "incident.by_attempt"),
         (hold and finding.rank < ALERT, "incident.quiet_hours", now.at + hold),
         (not incident.told_at, "incident.opened"),
         (finding.rank > incident.told_rank, "incident.worse"),
@@ -2737,8 +2734,9 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         after, reason = judge_incident(before, finding, policy, now, hold)
         telling = TELLINGS.get(reason.key, "")
         turned = bool(before and before.opened_at) != bool(after and after.opened_at)
-        seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
-        if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
+        was_seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
+        counts = turned if memory.flapping_at else was_seen  # what quiet hours hold back turns unseen
+        if counts:
             flips = [*flips, round(now.at, 3)][-FLIPS_A_DAY - 1 :]
             flaps = flaps or flips_too_often(flips, turned, now)
         if telling and flaps:  # it happens, and nothing is said of it
