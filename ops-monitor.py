@@ -438,7 +438,7 @@ CREDENTIALS = (
 KEY_WITHOUT_BEGIN = r"(?:(?m:^)[A-Za-z0-9+/=]{0,76}\n)*-----END [A-Z ]*PRIVATE KEY-----"
 LABELLED = (
     r"(?i)(\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{12})"
-    r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)\\*[\"']?\s*[=:]\s*)"
+    r"|(?:password|passwd|passphrase|secret|token|(?:api|access|secret)[_-]?key)\\*[\"']?\s*[=:]\s*)"
     r"(\\*\"[^\"\n]*|\\*'[^'\n]*|[^\s\"'&,;]+)"
 )
 URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/]+@"

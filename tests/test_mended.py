@@ -31,6 +31,13 @@ class TestMutesOfChecks(unittest.TestCase):
         self.assertNotIn("messages are counted", home.call("explain", "disk", later=90).out)
 
 
+class TestRedaction(unittest.TestCase):
+    def test_a_secret_key_is_a_secret(self):
+        for text in ("SECRET_KEY=correct-horse", "secretKey: correct-horse", '{"secret-key": "correct-horse"}', "aws_secret_access_key = correct-horse"):
+            self.assertNotIn("horse", ops.Redactor().tidy(text))
+        self.assertEqual(ops.Redactor().tidy("secretary: Ms Key"), "secretary: Ms Key")
+
+
 class TestConfig(unittest.TestCase):
     def test_a_second_job_of_the_same_id_does_not_hide_what_is_wrong_with_the_first(self):
         jobs = [{**check("disk", "true"), "kind": "one_shot"}, check("disk", "true")]
