@@ -1084,6 +1084,13 @@ def parse_json(text: str, duplicates: str = "last") -> Any:
         return read_tolerant(text, duplicates).value
 
 
+def object_at(value: Any, *keys: str) -> dict:
+    """The object that `keys` lead to; an empty one where the way ends or something else stands."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
 # ==== CONFIG =============================================================
 # What may stand in ops-jobs.json.  FIELDS is the only source of types, defaults, bounds, documents
 # and schema: to add a setting is to add a row.
@@ -1631,13 +1638,6 @@ def refuse_if(*rules: tuple) -> None:
             raise Unavailable(reason)
 
 
-def object_at(value: Any, *keys: str) -> dict:
-    """The object that `keys` lead to; an empty one where the way ends or something else stands."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
 def as_list(value: Any) -> list:
     return value if isinstance(value, list) else [value]
 
@@ -2153,16 +2153,17 @@ class State:
     # Outbox entry: id, text, rank, createdAt, notBefore, wait (seconds from its setting to notBefore), about ([job id, kind]:
     # a newer entry about the same takes its place; [] = none does), tries and error (of the latest), refusedBy (identity of
     # the receiver that waits are due to), sending (a try has begun), maybeSent (the end of a try is unknown).
-    # All times are epoch seconds.  Beside the sections: version, savedAt, configFile, recoveredAt (a lost state was replaced),
+    # All times are epoch seconds.  jobs: id -> Memory; gates: id -> Gate; self: the monitor's own Memory; receiver: the last
+    # that worked.  Beside these: version, savedAt, configFile (that it serves), recoveredAt (a lost state was replaced),
     # dropped (alerts the outbox had no room for), moved (chat -> the one it became), refused (way -> left alone until).
-    SECTIONS = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
+    SHAPE = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
 
     def __init__(self, raw: dict, now: float, is_migrated: bool = False):
         self.raw = raw
         self.now = now
         self.is_migrated = is_migrated  # the file was v1's
         self.history: list = []  # records to append once this state is on disk
-        for key, kind in self.SECTIONS.items():
+        for key, kind in self.SHAPE.items():
             raw[key] = raw[key] if isinstance(raw.get(key), kind) else kind()
         saved: list = [raw.get("savedAt"), raw["self"].get("lookedAt")]
         if any(is_number(at) and at > now + 0.001 for at in saved):
