@@ -1919,19 +1919,15 @@ def heartbeat_target(config: dict) -> Any:
 
 def find_target(openclaw: OpenClaw, account: Optional[str]) -> Optional[Target]:
     """The chat that OpenClaw's config gives away as its owner's; never a group that it merely serves."""
-    layers = telegram_layers(openclaw, account)
-    for source, value, parse in (
+    sources: list = [
         ("heartbeat.to of agent main", heartbeat_target(openclaw.config), parse_target),
         ("commands.ownerAllowFrom", object_at(openclaw.config, "commands").get("ownerAllowFrom"), parse_person),
-        *(
-            (f"{where}.{key}", values.get(key), parse)
-            for key, parse in (("defaultTo", parse_target), ("allowFrom", parse_person))
-            for where, values in layers
-        ),
-    ):
-        found = next(filter(None, map(parse, as_list(value))), None)
-        if found:
-            return Target(found[0], found[1], source)
+    ]
+    for key, parse in (("defaultTo", parse_target), ("allowFrom", parse_person)):
+        sources += [(f"{where}.{key}", values.get(key), parse) for where, values in telegram_layers(openclaw, account)]
+    for source, value, parse in sources:
+        for chat, thread in filter(None, map(parse, as_list(value))):
+            return Target(chat, thread, source)
     return None
 
 
@@ -2865,9 +2861,10 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
 def remind(job: Any, memory: Memory, now: Instant) -> Decision:
     """The reminders that are due while nothing looks: of a check between two of its runs."""
     policy, incidents, effects = job.policy, dict(memory.incidents), []
+    if memory.flapping_at or not (job.enabled and policy.every_seconds and policy.alert_repeat_seconds):
+        return Decision(memory)
     hold = quiet_left(policy, now.minute)
-    may_remind = job.enabled and policy.every_seconds and policy.alert_repeat_seconds and not memory.flapping_at
-    for kind, incident in open_incidents(memory) if may_remind else ():
+    for kind, incident in open_incidents(memory):
         due_at = incident.told_at + doubled(policy.alert_repeat_seconds, incident.reminders, LONGEST_REPEAT)
         if incident.acked_at or not incident.told_at or now.at < due_at or hold and incident.rank < ALERT:
             continue
