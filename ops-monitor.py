@@ -359,7 +359,7 @@ def utf16_length(text: str) -> int:
 
 
 def last_lines(text: str, count: int = 8, limit: int = 1200) -> str:
-    """The last non-blank lines of an output, for a person."""
+    """The last non-blank lines of an output, for a person: so many, and at most `limit` letters of them."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     chosen = "\n".join(clip(line, 300) for line in lines[-count:])
     return chosen if len(chosen) <= limit else "… " + chosen[-limit:]
@@ -1115,7 +1115,7 @@ class Field(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """A finite number; true and false are none."""
+    """A number of less than 1e15 either way, so neither infinite nor NaN; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 
@@ -2950,7 +2950,7 @@ def slot_before(at: float, anchor_at: float, every: float) -> int:
 
 
 def next_slot(job: Any, memory: Memory) -> float:
-    """When a scheduled check is due next; 0 = at once, because it never ran."""
+    """When a scheduled check is due next, epoch seconds; 0 = it never ran, so at once, or it has no schedule."""
     every, anchor_at = job.policy.every_seconds, memory.anchor_at
     return anchor_at + (slot_before(memory.slot_at, anchor_at, every) + 1) * every if anchor_at and every else 0.0
 
@@ -3016,7 +3016,7 @@ CLOCK_SHIFT = 2 * HOUR  # no change to or from summer time is larger
 
 
 def last_digest_time(wanted: str, now: Instant) -> float:
-    """When the wall clock last showed the minute `wanted`, if it has not been changed since."""
+    """When the wall clock last showed the minute `wanted`, epoch seconds, if it has not been changed since."""
     return now.at - now.at % MINUTE - (now.minute - minute_of_day(wanted)) % 1440 * MINUTE
 
 
@@ -3116,7 +3116,7 @@ class Message(NamedTuple):
 
     text: str
     rings: bool
-    entries: tuple
+    entries: tuple  # their ids
     counted: int = 0  # sections that were dropped for want of room and are counted in it
 
 
