@@ -2874,9 +2874,11 @@ def is_approved(gate: Gate, now: float) -> bool:
 
 def gate_word(gate: Gate, now: float) -> str:
     """The word of a write's gate where it says more than its last exit code; '' else."""
-    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
-    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed", "other": "verify_failed"}.get(gate.verify))
-    return word or ("approved" if is_approved(gate, now) else "")
+    if gate.run in ("begun", "unknown"):
+        return "running" if gate.run == "begun" else "outcome_unknown"
+    if gate.verify in UNVERIFIED:
+        return "verify_failed" if gate.verify != "pending" else "overdue" if is_overdue(gate, now) else "unverified"
+    return "approved" if is_approved(gate, now) else ""
 
 
 def left_to_verify(gate: Gate) -> dict:
