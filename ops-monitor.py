@@ -60,7 +60,7 @@ import select
 import signal
 import stat
 import time
-from collections import Counter, namedtuple
+from collections import Counter, defaultdict, namedtuple
 
 TYPE_CHECKING = False  # type checkers read the first branch; `typing` costs 8 ms of each start for these records
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ BUG, STATE_TROUBLE, BUSY = 70, 74, 75  # sysexits.h: EX_SOFTWARE, EX_IOERR, EX_T
 # How loud a notification is.  What rings carries ALERT or ACTION REQUIRED.
 ROUTINE, NOTICE, WARN, ALERT = 0, 1, 2, 3
 
-
 NOT_RUN = 1000  # in the place of an exit code: the command could not be run
 
 
@@ -125,7 +124,7 @@ class Outcome(NamedTuple):
 
     began: Instant
     ended: Instant
-    code: Optional[int] = None  # exit code; negative: the signal that ended it; None: never ran
+    code: Optional[int] = None  # exit code; negative: the signal that ended it; None: never ran, or not even KILL ended it
     timed_out: bool = False
     failure: Optional[Phrase] = None  # why it could not be run at all
     out: bytes = b""  # standard output as kept: its head, a gap line, its tail
@@ -228,27 +227,26 @@ class Gate(NamedTuple):
 
     digest: str = ""  # of the plan that a person approved; "" = no approval
     items: dict = {}  # label -> salted hash of what was approved, to name what changed
-    salt: str = ""
-    approved_at: float = 0.0
+    salt: str = ""  # of those hashes
+    approved_at: float = 0.0  # epoch seconds, as all times here
     approved_for: float = 0.0  # seconds that the approval holds
-    approved_by: str = ""
     code_hash: str = ""  # one-time code, slowly hashed; "" = none is out
-    code_salt: str = ""
+    code_salt: str = ""  # of that hash
     code_digest: str = ""  # the plan that the code was sent with
-    code_at: float = 0.0
-    code_tries: int = 0
+    code_at: float = 0.0  # when it was sent
+    code_tries: int = 0  # guesses so far
     requests: list = []  # times of code requests within the last hour
     run: str = ""  # begun, good, failed or unknown
     run_id: str = ""  # marker of its processes
-    run_digest: str = ""
+    run_digest: str = ""  # of the plan that was run
     run_began_at: float = 0.0
-    run_ended_at: float = 0.0
-    run_code: int = 0
+    run_ended_at: float = 0.0  # what began before it verifies nothing
+    run_code: int = 0  # its exit code, negative: signal, NOT_RUN: did not run
     verify: str = ""  # pending, passed, failed, or other: a run was good, but of another check than the one approved
     verify_left: list = []  # verification jobs that have not passed yet
     verify_failed: list = []  # those of them whose last run failed, or was of another check
     verify_items: dict = {}  # label -> salted hash of what the verifications were and are to be; only those verify
-    verify_salt: str = ""
+    verify_salt: str = ""  # of those hashes
     verify_for: float = 0.0  # seconds after the run's end within which they must
 
 
@@ -256,10 +254,9 @@ class Finding(NamedTuple):
     """Something wrong that one look or one run shows."""
 
     kind: str
-    rank: int
+    rank: int  # WARN or ALERT; NOTICE: auto-resume handles it, AUTORUN tells it
     phrase: Phrase
     detail: str = ""  # output lines to show with it
-    by_attempt: bool = False  # told through AUTORUN, not by itself
 
 
 class Reason(NamedTuple):
@@ -278,9 +275,9 @@ class Notify(NamedTuple):
     rank: int
     phrase: Phrase
     detail: str = ""
-    since_at: float = 0.0
-    look: Optional[Observation] = None
-    told: Memory = Memory()  # memory before the telling, for differences
+    since_at: float = 0.0  # when the trouble began, epoch seconds; 0 = not said
+    look: Optional[Observation] = None  # the one that it is told of
+    reported: dict = {}  # progress in the last report, for the difference to the look's
 
 
 class Resume(NamedTuple):
@@ -293,7 +290,7 @@ class Enqueue(NamedTuple):
     """Effect: queue a follow-up job."""
 
     job_id: str
-    delay: float
+    delay: float  # seconds from now
 
 
 class Decision(NamedTuple):
@@ -362,7 +359,7 @@ def utf16_length(text: str) -> int:
 
 
 def last_lines(text: str, count: int = 8, limit: int = 1200) -> str:
-    """The last non-blank lines of an output, for a person."""
+    """The last non-blank lines of an output, for a person: so many, and at most `limit` letters of them."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     chosen = "\n".join(clip(line, 300) for line in lines[-count:])
     return chosen if len(chosen) <= limit else "… " + chosen[-limit:]
@@ -393,27 +390,25 @@ def snake(key: str) -> str:
     return re.sub(r"[A-Z]", lambda match: "_" + match.group().lower(), key)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that `word` most probably means, or ''."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """How a sentence about an unknown word goes on: with the known one that it most probably means, if there is any."""
     import difflib  # dear and rare: only after a mistake
 
-    return (difflib.get_close_matches(word, known, n=1) or [""])[0]
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """How a sentence about an unknown word goes on."""
-    near = nearest(word, known)
-    return f"; did you mean '{near}'?" if near else ""
+def text_digest(text: str) -> str:
+    """Eight letters that differ for different texts, well enough for a few of them."""
+    import zlib  # rare: only for long texts, and those that change
+
+    return format(zlib.crc32(text.encode("utf-8", "surrogatepass")), "08x")
 
 
 def masked_digits(text: str) -> str:
     """`text` as an identity of at most 100 characters: other numbers do not make it a different text."""
     masked = re.sub(r"\d+(?:[.,]\d+)*(?:[dhms]\b(?: \d+[dhms]\b)*)?", "#", text)  # `1h 5m` is one number
-    if len(masked) <= 100:
-        return masked
-    import zlib  # rare: only for long texts
-
-    return f"{masked[:90]}:{zlib.crc32(masked.encode('utf-8', 'surrogatepass')):08x}"
+    return masked if len(masked) <= 100 else f"{masked[:90]}:{text_digest(masked)}"
 
 
 def shell_word(text: str) -> str:
@@ -443,7 +438,7 @@ CREDENTIALS = (
 KEY_WITHOUT_BEGIN = r"(?:(?m:^)[A-Za-z0-9+/=]{0,76}\n)*-----END [A-Z ]*PRIVATE KEY-----"
 LABELLED = (
     r"(?i)(\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{12})"
-    r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)\\*[\"']?\s*[=:]\s*)"
+    r"|(?:password|passwd|passphrase|secret|token|(?:api|access|secret)[_-]?key)\\*[\"']?\s*[=:]\s*)"
     r"(\\*\"[^\"\n]*|\\*'[^'\n]*|[^\s\"'&,;]+)"
 )
 URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/]+@"
@@ -458,9 +453,9 @@ def secret_values(env: dict) -> set:
     return {value for name, value in env.items() if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES)}
 
 
+GAP = rb"\n\[\.\.\. [0-9]+ bytes left out \.\.\.\]\n"  # stands where an output was too long to be kept
 # Letters of which credentials are made.  Where a text is cut, what it ends or begins with may be part of one, which no
 # pattern recognises any more: it goes as well, up to a length that no credential has.
-GAP = rb"\n\[\.\.\. [0-9]+ bytes left out \.\.\.\]\n"  # stands where an output was too long to be kept
 PART_OF_A_WORD = rb"[A-Za-z0-9+/=_.:~-]{0,2048}"
 
 
@@ -554,7 +549,6 @@ MESSAGES = {
     # incidents
     "unknown": ("the status cannot be told: {why}", "无法判断状态：{why}"),
     "stopped": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
-    "stopped.resuming": ("stopped before it was complete; reason: {reason}", "未完成就停止；原因：{reason}"),
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
     "stopped.changed": ("stopped; its command has changed since the checkpoint, so it is not resumed; reason: {reason}", "已停止；命令在检查点之后有改动，不自动续跑；原因：{reason}"),
     "flapping": ("it keeps going wrong and right again; single changes are not told until it has been steady for an hour", "反复出现异常又恢复；稳定满一小时后才恢复逐次告知"),
@@ -596,9 +590,7 @@ MESSAGES = {
     "state.waiting": ("running, waiting on purpose", "运行中，主动等待"),
     "line.stop_reason": ("stop reason: {reason}", "停止原因：{reason}"),
     "line.was": ("it was: {words}", "此前：{words}"),
-    "line.since": ("since {time}", "始于 {time}"),
     "line.output": ("last output:", "最后的输出："),
-    "line.next": ("next: {command}", "下一步：{command}"),
     "line.late": ("(late: this happened at {time})", "（延迟送达：发生于 {time}）"),
     "line.repeat": ("(possible repeat)", "（可能重复）"),
     "line.was_queued": ("the alert of {time} had not been delivered", "{time} 的告警未能送达"),
@@ -606,7 +598,7 @@ MESSAGES = {
     "line.more": ("… and more: {count}. See: {command}", "……还有：{count}。查看：{command}"),
     # reasons: incidents
     "incident.none": ("nothing wrong", "没有异常"),
-    "incident.open": ("this look cannot tell", "本次查看无法判断"),
+    "incident.unsure": ("this look cannot tell", "本次查看无法判断"),
     "incident.came_and_went": ("it came and went before it was told", "告知之前已经恢复"),
     "incident.resolved": ("tell: it is resolved", "告知：已恢复"),
     "incident.not_yet": ("looks that agree: {looks} of {needed}", "一致的查看次数：{looks}/{needed}"),
@@ -737,7 +729,6 @@ MESSAGES = {
     "topic.blocked": ("blocked", "已拦截"),
     "topic.busy": ("lock held", "锁被占用"),
     "topic.due": ("schedule", "定时"),
-    "topic.config": ("config", "配置"),
     # by hand
     "would.tell": ("would tell: {what}", "将告知：{what}"),
     "would.resume": ("would start it again", "将续跑"),
@@ -824,9 +815,9 @@ MESSAGES = {
     "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
-    "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
     "explain.next": ("what comes next: {action}", "接下来：{action}"),
     "explain.disabled": ("disabled: no tick looks at it", "未启用：tick 不会查看它"),
+    "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
     # history: events, and the words that stand for facts in them
     "event.told": ("told: {text}", "告知：{text}"),
     "event.queued": ("queued, delay {delay}, by {by}", "入队（{by}），延迟 {delay}"),
@@ -867,23 +858,13 @@ MESSAGES = {
 }  # fmt: skip
 
 
-class Facts(dict):
-    """Facts for a sentence; a missing or empty one shows as `-`."""
-
-    def __init__(self, facts: dict):
-        super().__init__({key: "-" if value in ("", None) else value for key, value in facts.items()})
-
-    def __missing__(self, key: str) -> str:
-        return "-"
-
-
 def say(lang: str, key: str, /, **facts: Any) -> str:
-    """The sentence `key` in a language, its holes filled; empty facts show as `-`."""
+    """The sentence `key` in a language, its holes filled; a fact that is missing or empty shows as `-`."""
     row = MESSAGES.get(key)
     if row is None:  # a state file of another version names a row that we do not have
         return key + "".join(f" {name}={value}" for name, value in facts.items())
-    text = row[1] if lang == "zh" else row[0]
-    return text.format_map(Facts(facts))
+    known = {name: value for name, value in facts.items() if value not in ("", None)}
+    return row[1 if lang == "zh" else 0].format_map(defaultdict(lambda: "-", known))
 
 
 # ==== ERRORS =============================================================
@@ -1093,6 +1074,13 @@ def parse_json(text: str, duplicates: str = "last") -> Any:
         return read_tolerant(text, duplicates).value
 
 
+def object_at(value: Any, *keys: str) -> dict:
+    """The object that `keys` lead to; an empty one where the way ends or something else stands."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
 # ==== CONFIG =============================================================
 # What may stand in ops-jobs.json.  FIELDS is the only source of types, defaults, bounds, documents
 # and schema: to add a setting is to add a row.
@@ -1117,7 +1105,7 @@ class Field(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """A finite number; true and false are none."""
+    """A number of less than 1e15 either way, so neither infinite nor NaN; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 
@@ -1275,21 +1263,8 @@ FIELDS = {
 FIELD_OF = {name: {field.key: field for field in fields} for name, fields in FIELDS.items()}
 DEFAULTS = {name: {field.key: field.default for field in fields} for name, fields in FIELDS.items()}
 REQUIRED_KEYS = {name: [field.key for field in fields if field.default is REQUIRED] for name, fields in FIELDS.items()}
-
-
-def record(section_name: str, *more: str) -> Any:
-    """A record type with one attribute per row of a section (camelCase becomes snake_case)."""
-    return namedtuple(section_name[0].upper() + section_name[1:], [*[snake(field.key) for field in FIELDS[section_name]], *more])
-
-
-Monitor = record("monitor")
-Delivery = record("delivery")
-Job = record("job", "index")
-Commands = record("commands")
-Policy = record("policy")
-QuietHours = record("quietHours")
-Approval = record("approval")
-After = record("after")
+# A record type for each section: an attribute for each row, and of a job its place in the list of jobs.
+RECORD_OF = {name: namedtuple(name, [*map(snake, fields), *(["index"] if name == "job" else [])]) for name, fields in FIELD_OF.items()}
 
 
 class Problem(NamedTuple):
@@ -1380,9 +1355,9 @@ def read_settings(name: str, value: Any, path: tuple, problems: list) -> dict:
     return settings
 
 
-def filled(kind_of: Any, section_name: str, settings: dict, *more: Any) -> Any:
+def filled(name: str, settings: dict, *more: Any) -> Any:
     """The record of a section: its settings over its defaults."""
-    return kind_of(*{**DEFAULTS[section_name], **settings}.values(), *more)
+    return RECORD_OF[name](*{**DEFAULTS[name], **settings}.values(), *more)
 
 
 def make_policy(*layers: dict) -> Any:
@@ -1392,8 +1367,8 @@ def make_policy(*layers: dict) -> Any:
     for layer in layers:
         merged.update(layer)
         quiet.update(layer.get("quietHours", {}))
-    merged["quietHours"] = filled(QuietHours, "quietHours", quiet)
-    return filled(Policy, "policy", merged)
+    merged["quietHours"] = filled("quietHours", quiet)
+    return filled("policy", merged)
 
 
 def make_job(settings: dict, defaults: dict, index: int, common: Any = None) -> Any:
@@ -1402,12 +1377,12 @@ def make_job(settings: dict, defaults: dict, index: int, common: Any = None) -> 
     whole = dict(
         settings,
         name=settings.get("name") or settings["id"],
-        commands=filled(Commands, "commands", settings["commands"]),
+        commands=filled("commands", settings["commands"]),
         policy=common if common and not own else make_policy(defaults, own or {}),
-        approval=None if approval is None else filled(Approval, "approval", approval),
-        after=[filled(After, "after", item) for item in settings.get("after", [])],
+        approval=None if approval is None else filled("approval", approval),
+        after=[filled("after", item) for item in settings.get("after", [])],
     )
-    return filled(Job, "job", whole, index)
+    return filled("job", whole, index)
 
 
 def can_restart(job: Any) -> bool:
@@ -1515,7 +1490,7 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
             job = make_job(settings, defaults, index, common)
             mine += [Problem((*path, *key.split(".")), *rest) for key, *rest in job_faults(job, settings.get("policy", {}))]
         if first_error(mine):
-            broken[path_text(path) if job_id is None or job_id in jobs else job_id] = first_error(mine)
+            broken.setdefault(path_text(path) if job_id is None or job_id in jobs else job_id, first_error(mine))
         else:
             jobs[job_id] = job
         problems += mine
@@ -1558,8 +1533,8 @@ def read_config(text: str) -> Config:
             raise Malformed(where + problem.text, *find_places(text).get(problem.path, (1, 1)))
     jobs, broken = read_jobs(settings["jobs"], settings.get("defaults", {}), problems)
     cross_check(jobs, broken, problems)
-    monitor = filled(Monitor, "monitor", settings.get("monitor", {}))
-    delivery = filled(Delivery, "delivery", settings.get("delivery", {}))
+    monitor = filled("monitor", settings.get("monitor", {}))
+    delivery = filled("delivery", settings.get("delivery", {}))
     return Config(jobs, broken, monitor, delivery, tuple(problems), text)
 
 
@@ -1651,13 +1626,6 @@ def refuse_if(*rules: tuple) -> None:
     for holds, reason in rules:
         if holds:
             raise Unavailable(reason)
-
-
-def object_at(value: Any, *keys: str) -> dict:
-    """The object that `keys` lead to; an empty one where the way ends or something else stands."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
 
 
 def as_list(value: Any) -> list:
@@ -1791,9 +1759,7 @@ def read_dotenv(path: str, read: Callable[[str], str], problems: list) -> dict:
         return {}
 
 
-def load_openclaw(
-    path: Optional[str], env: dict, read: Callable[[str], str], state_dir: Optional[str] = None
-) -> OpenClaw:
+def load_openclaw(path: Optional[str], env: dict, read: Callable[[str], str], state_dir: Optional[str] = None) -> OpenClaw:
     """The config at the absolute `path`, and the variables; `.env` is looked for beside it and in `state_dir`.
 
     `read` may raise OSError and ValueError. Symlinks are its business: here names are judged.
@@ -1943,19 +1909,15 @@ def heartbeat_target(config: dict) -> Any:
 
 def find_target(openclaw: OpenClaw, account: Optional[str]) -> Optional[Target]:
     """The chat that OpenClaw's config gives away as its owner's; never a group that it merely serves."""
-    layers = telegram_layers(openclaw, account)
-    for source, value, parse in (
+    sources: list = [
         ("heartbeat.to of agent main", heartbeat_target(openclaw.config), parse_target),
         ("commands.ownerAllowFrom", object_at(openclaw.config, "commands").get("ownerAllowFrom"), parse_person),
-        *(
-            (f"{where}.{key}", values.get(key), parse)
-            for key, parse in (("defaultTo", parse_target), ("allowFrom", parse_person))
-            for where, values in layers
-        ),
-    ):
-        found = next(filter(None, map(parse, as_list(value))), None)
-        if found:
-            return Target(found[0], found[1], source)
+    ]
+    for key, parse in (("defaultTo", parse_target), ("allowFrom", parse_person)):
+        sources += [(f"{where}.{key}", values.get(key), parse) for where, values in telegram_layers(openclaw, account)]
+    for source, value, parse in sources:
+        for chat, thread in filter(None, map(parse, as_list(value))):
+            return Target(chat, thread, source)
     return None
 
 
@@ -2172,16 +2134,22 @@ class State:
     that a tick over 1,000 jobs touches only what it changes.
     """
 
-    # Queue entries: `{id, jobId, notBefore, status: pending|running|done, attempt, createdAt, by}`.
-    # Outbox entries: `{id, createdAt, notBefore, rank, text, about, tries, sending, maybeSent, refusedBy, wait, error}`.
-    SECTIONS = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
+    # Queue entry: id, jobId, by (who asked for it), createdAt, notBefore, status (pending, running, done or blocked),
+    # attempt (runs begun), doneAt.
+    # Outbox entry: id, text, rank, createdAt, notBefore, wait (seconds from its setting to notBefore), about ([job id, kind]:
+    # a newer entry about the same takes its place; [] = none does), tries and error (of the latest), refusedBy (identity of
+    # the receiver that waits are due to), sending (a try has begun), maybeSent (the end of a try is unknown).
+    # All times are epoch seconds.  jobs: id -> Memory; gates: id -> Gate; self: the monitor's own Memory; receiver: the last
+    # that worked.  Beside these: version, savedAt, configFile (that it serves), recoveredAt (a lost state was replaced),
+    # dropped (alerts the outbox had no room for), moved (chat -> the one it became), refused (way -> left alone until).
+    SHAPE = {"jobs": dict, "gates": dict, "queue": list, "outbox": list, "receiver": dict, "self": dict}
 
     def __init__(self, raw: dict, now: float, is_migrated: bool = False):
         self.raw = raw
         self.now = now
         self.is_migrated = is_migrated  # the file was v1's
         self.history: list = []  # records to append once this state is on disk
-        for key, kind in self.SECTIONS.items():
+        for key, kind in self.SHAPE.items():
             raw[key] = raw[key] if isinstance(raw.get(key), kind) else kind()
         saved: list = [raw.get("savedAt"), raw["self"].get("lookedAt")]
         if any(is_number(at) and at > now + 0.001 for at in saved):
@@ -2316,7 +2284,7 @@ def read_state(text: str, now: float) -> State:
 #
 #   remember   the observation becomes memory: a new run? progress? how long awake without any?
 #   resume     may it be started again by itself, and is it time?
-#   findings   what is wrong now: unknown, stopped, stalled, level (each a Finding, None or OPEN)
+#   findings   what is wrong now: unknown, stopped, stalled, level (each a Finding, None or UNSURE)
 #   incidents  each finding against what a person was told: open, worse, changed, remind, resolve
 #   report     is routine progress due?
 #
@@ -2327,7 +2295,7 @@ LONGEST_BACKOFF = 6 * HOUR
 LONGEST_REPEAT = DAY
 TEXTS_TOLD = 5  # really different texts of one incident
 RESUMING = ("resume.now", "resume.backoff", "resume.state_lost")  # it will be started, now or later
-OPEN = object()  # a finding that this look can neither confirm nor deny
+UNSURE = object()  # a finding that this look can neither confirm nor deny
 
 
 def first_reason(*questions: tuple) -> Reason:
@@ -2372,14 +2340,10 @@ class Written(float):
     @classmethod
     def read(cls, text: str) -> Written:
         number = cls(text)
-        if number in (float("inf"), float("-inf")):  # 1e999: JSON cannot carry it any further
+        if not float("-inf") < number < float("inf"):  # NaN, Infinity, 1e999: JSON cannot carry them any further
             raise ValueError(text)
         number.text = text
         return number
-
-
-def refuse_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 def signal_name(number: int) -> str:
@@ -2415,7 +2379,7 @@ def status_answer(outcome: Outcome) -> Any:
     if outcome.out_size > STATUS_LIMIT:
         return Phrase("status.large")
     try:
-        answer = json.loads(outcome.out.decode("utf-8-sig"), parse_float=Written.read, parse_constant=refuse_constant)
+        answer = json.loads(outcome.out.decode("utf-8-sig"), parse_float=Written.read, parse_constant=Written.read)
     except UnicodeDecodeError:
         return Phrase("status.utf8")
     except (ValueError, RecursionError):
@@ -2484,7 +2448,8 @@ def end_action(memory: Memory) -> Memory:
 
 def has_appeared(memory: Memory, look: Observation) -> bool:
     """Whether a job that was started by hand shows; until then, or for the time of a start, older looks may linger."""
-    return look.state == RUNNING or look.state == COMPLETED != memory.state or not is_acting(memory, look.when)
+    has_completed = look.state == COMPLETED and memory.state != COMPLETED
+    return look.state == RUNNING or has_completed or not is_acting(memory, look.when)
 
 
 def differ(known: Any, seen: Any) -> bool:
@@ -2515,14 +2480,6 @@ def has_recovered(memory: Memory, look: Observation, policy: Any) -> bool:
     return look.when.at - began_at > backoff(policy, memory.attempts)
 
 
-def learnt_running(memory: Memory, look: Observation) -> dict:
-    """What a running look changes beyond what every look does; `memory` is from before it."""
-    learnt: dict = {"stalled_for": stalled_for(memory, look)}
-    if memory.state == COMPLETED:
-        learnt.update(reported_at=0.0, reported_key="", reported_progress={})
-    return learnt
-
-
 def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     """Memory after a look, before anything is decided."""
     when = look.when
@@ -2542,7 +2499,9 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
         if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
             learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     if look.state == RUNNING:
-        learnt.update(learnt_running(memory, look))
+        learnt["stalled_for"] = stalled_for(memory, look)
+        if memory.state == COMPLETED:
+            learnt.update(reported_at=0.0, reported_key="", reported_progress={})
     if memory.action == "started" and look.state != UNKNOWN and has_appeared(memory, look):
         return end_action(memory._replace(**learnt))
     return memory._replace(**learnt)
@@ -2592,7 +2551,7 @@ def begin_attempt(job: Any, look: Observation, memory: Memory, now: Instant, mar
     )  # fmt: skip
     facts = {"for": duration_text(memory.stalled_for)} if restart else {"reason": look.stop_reason}
     phrase = Phrase(row, {"attempt": attempt, "most": policy.auto_resume_max_attempts or "∞", **facts})
-    notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory)
+    notify = Notify(kind, "autorun", NOTICE, phrase, look.detail, incident.since_at, look, memory.reported_progress)
     return Decision(after, (notify,) if is_told else (), {"resume": Reason("resume.now")})
 
 
@@ -2605,33 +2564,29 @@ def find_unknown(job: Any, look: Observation, memory: Memory, now: Instant, resu
 
 def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
     if is_acting(memory, now):
-        return OPEN
+        return UNSURE
     if look.state != STOPPED:
         is_on_trial = look.state == RUNNING and memory.attempts and not (memory.gave_up_at and has_recovered(memory, look, job.policy))
-        return OPEN if is_on_trial else None  # resumed, but not yet shown to work
+        return UNSURE if is_on_trial else None  # resumed, but not yet shown to work
     if memory.held_at:
         return None
-    facts = {"reason": look.stop_reason}
-    if resume in RESUMING:
-        return Finding("stopped", NOTICE, Phrase("stopped.resuming", facts), look.detail, by_attempt=True)
-    if resume == "resume.gave_up":
-        return Finding("stopped", ALERT, Phrase("stopped.gave_up", {**facts, "attempts": memory.attempts}), look.detail)
-    return Finding("stopped", ALERT, Phrase("stopped.changed" if resume == "resume.changed" else "stopped", facts), look.detail)
+    row = {"resume.gave_up": "stopped.gave_up", "resume.changed": "stopped.changed"}.get(resume, "stopped")
+    phrase = Phrase(row, {"reason": look.stop_reason, "attempts": memory.attempts})
+    return Finding("stopped", NOTICE if resume in RESUMING else ALERT, phrase, look.detail)
 
 
 def find_stalled(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
     if look.state != RUNNING:
         return None
     if look.waiting or not look.key:
-        return OPEN
+        return UNSURE
     if not job.policy.stall_seconds:
         return None
     if memory.stalled_for < job.policy.stall_seconds:
         was_restarted = memory.attempts and "stalled" in memory.incidents
-        return OPEN if was_restarted else None  # restarted, but not yet shown to move
+        return UNSURE if was_restarted else None  # restarted, but not yet shown to move
     facts = {"for": duration_text(memory.stalled_for), "key": one_line(memory.key, 80)}
-    will_restart = resume in RESUMING
-    return Finding("stalled", NOTICE if will_restart else ALERT, Phrase("stalled", facts), look.detail, by_attempt=will_restart)
+    return Finding("stalled", NOTICE if resume in RESUMING else ALERT, Phrase("stalled", facts), look.detail)
 
 
 def find_level(job: Any, look: Observation, memory: Memory, now: Instant, resume: str) -> Any:
@@ -2652,12 +2607,6 @@ FLIPS_AN_HOUR, FLIPS_A_DAY = 6, 12  # openings and closings of one job that are 
 
 def finding_text(finding: Finding) -> str:
     return masked_digits(finding.phrase.key + " " + json.dumps(finding.phrase.facts, sort_keys=True, ensure_ascii=False))
-
-
-def text_digest(text: str) -> str:
-    import zlib  # rare: only for a text that changes
-
-    return format(zlib.crc32(text.encode("utf-8", "surrogatepass")), "08x")
 
 
 def is_new_text(incident: Incident, finding: Finding) -> bool:
@@ -2686,7 +2635,7 @@ def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Insta
     return first_reason(
         (not incident.opened_at and incident.looks < policy.alert_after,
          "incident.not_yet", 0.0, {"looks": incident.looks, "needed": policy.alert_after}),
-        (finding.by_attempt, "incident.by_attempt"),
+        (finding.rank == NOTICE, "incident.by_attempt"),
         (hold and finding.rank < ALERT, "incident.quiet_hours", now.at + hold),
         (not incident.told_at, "incident.opened"),
         (finding.rank > incident.told_rank, "incident.worse"),
@@ -2701,17 +2650,17 @@ def telling_reason(incident: Incident, finding: Finding, policy: Any, now: Insta
 def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now: Instant, hold: float) -> tuple:
     """(what becomes of one incident, why a person hears of it now or does not), not yet told.
 
-    `finding` is a Finding, None (not so) or OPEN (this look cannot say).
+    `finding` is a Finding, None (not so) or UNSURE (this look cannot say).
     """
-    if finding is OPEN:
-        return incident, Reason("incident.open")
+    if finding is UNSURE:
+        return incident, Reason("incident.unsure")
     if finding is None:
         was = incident or Incident()
         key = "incident.none" if not was.opened_at else "incident.resolved" if was.told_at else "incident.came_and_went"
         return None, Reason(key)
     incident = incident or Incident(since_at=now.at)
     incident = incident._replace(
-        looks=min(incident.looks + 1, max(policy.alert_after, 1000)), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
+        looks=incident.looks + (not incident.opened_at), rank=finding.rank, key=finding.phrase.key, facts=small_facts(finding.phrase.facts)
     )
     reason = telling_reason(incident, finding, policy, now, hold)
     if reason.key != "incident.not_yet":
@@ -2722,7 +2671,7 @@ def judge_incident(incident: Optional[Incident], finding: Any, policy: Any, now:
 def inherit(memory: Memory, findings: dict, now: Instant) -> Memory:
     """After an upgrade from v1: what is wrong now was told by v1, so it counts as told."""
     at = memory.inherited_at
-    if not at or all(finding is OPEN for finding in findings.values()):
+    if not at or all(finding is UNSURE for finding in findings.values()):
         return memory
     incidents = dict(memory.incidents)
     for kind, finding in findings.items():
@@ -2751,7 +2700,7 @@ def judge_flapping(decision: Decision, flaps: bool, now: Instant) -> Decision:
     if not begins and (flips_since(memory.flips, now.at - HOUR, now) or not memory.flapping_at):
         return decision
     telling, rank = ("opened", WARN) if begins else ("resolved", NOTICE)
-    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at, told=memory)
+    effect = Notify("flapping", telling, rank, Phrase("flapping"), since_at=memory.flapping_at)
     return decision._replace(memory=memory._replace(flapping_at=now.at if begins else 0.0), effects=(*decision.effects, effect))
 
 
@@ -2768,15 +2717,17 @@ def judge_incidents(policy: Any, findings: dict, memory: Memory, now: Instant, l
         after, reason = judge_incident(before, finding, policy, now, hold)
         telling = TELLINGS.get(reason.key, "")
         turned = bool(before and before.opened_at) != bool(after and after.opened_at)
-        seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
-        if turned if memory.flapping_at else seen:  # what quiet hours hold back turns unseen
+        was_seen = telling in ("opened", "resolved") or turned and reason.key == "incident.by_attempt"
+        counts = turned if memory.flapping_at else was_seen  # what quiet hours hold back turns unseen
+        if counts:
             flips = [*flips, round(now.at, 3)][-FLIPS_A_DAY - 1 :]
             flaps = flaps or flips_too_often(flips, turned, now)
         if telling and flaps:  # it happens, and nothing is said of it
             telling, reason = "", Reason("incident.flapping")
         if telling:
             said = finding or Finding(kind, NOTICE, Phrase(before.key, before.facts))
-            effects.append(Notify(kind, telling, said.rank, said.phrase, said.detail, (after or before).since_at, look, memory))
+            since_at = (after or before).since_at
+            effects.append(Notify(kind, telling, said.rank, said.phrase, said.detail, since_at, look, memory.reported_progress))
         if after:
             incidents[kind] = told(after, finding, now, telling) if telling else after
         reasons[kind] = reason
@@ -2830,10 +2781,10 @@ def judge_report(job: Any, look: Observation, memory: Memory, now: Instant) -> D
         effects = follow_ups(job, is_good=True)
         memory = memory._replace(completed_fired=True)
     if reason.key == "report.completed":
-        effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, told=memory),)
+        effects += (Notify("routine", "completed", NOTICE, Phrase("completed"), look.detail, look=look, reported=memory.reported_progress),)
         memory = memory._replace(completed_told=True, reported_at=now.at, reported_key=look.key)
     elif reason.key in PROGRESS_DUE:
-        effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, told=memory),)
+        effects += (Notify("routine", "routine", ROUTINE, Phrase("running"), look=look, reported=memory.reported_progress),)
         memory = memory._replace(reported_at=now.at, reported_key=look.key, reported_progress=small_progress(look.progress))
     return Decision(memory, effects, {"report": reason})
 
@@ -2857,16 +2808,16 @@ def hold_muted(decision: Decision, now: Instant) -> Decision:
         count = memory.muted_count + len(effects) - len(others)
         return Decision(memory._replace(muted_count=count), others, {**reasons, "mute": Reason("muted", memory.muted_at + memory.muted_for)})
     if memory.muted_count:
-        effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count}), told=memory),)
+        effects += (Notify("muted", "muted", NOTICE, Phrase("muted.summary", {"count": memory.muted_count})),)
     spoken = {effect.kind for effect in effects if isinstance(effect, Notify)}
     if memory.flapping_at and "flapping" not in spoken:
-        effects += (Notify("flapping", "opened", WARN, Phrase("flapping"), since_at=memory.flapping_at, told=memory),)
+        effects += (Notify("flapping", "opened", WARN, Phrase("flapping"), since_at=memory.flapping_at),)
     incidents = dict(memory.incidents)
     for kind, incident in open_incidents(memory):
         if kind in spoken or incident.acked_at:
             continue
         if incident.rank >= ALERT:
-            effects += (Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory),)
+            effects += (Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at),)
         else:  # quiet hours may hold it: the next look tells it
             incidents[kind] = incident._replace(told_at=0.0)
     return Decision(memory._replace(muted_at=0.0, muted_for=0.0, muted_count=0, incidents=incidents), effects, reasons)
@@ -2882,7 +2833,7 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
         memory = memory._replace(gave_up_at=memory.gave_up_at or now.at)
     findings = {kind: question(job, look, memory, now, resume.key) for kind, question in LONG_QUESTIONS.items()}
     if look.state == UNKNOWN:  # such a look shows nothing else
-        findings = {**dict.fromkeys(findings, OPEN), "unknown": findings["unknown"]}
+        findings = {**dict.fromkeys(findings, UNSURE), "unknown": findings["unknown"]}
     incidents = judge_incidents(job.policy, findings, memory, now, look)
     report = judge_report(job, look, incidents.memory, now)
     act = (Resume(restart=look.state == RUNNING),) if resume.key == "resume.now" else ()
@@ -2896,21 +2847,21 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
 def remind(job: Any, memory: Memory, now: Instant) -> Decision:
     """The reminders that are due while nothing looks: of a check between two of its runs."""
     policy, incidents, effects = job.policy, dict(memory.incidents), []
+    if memory.flapping_at or not (job.enabled and policy.every_seconds and policy.alert_repeat_seconds):
+        return Decision(memory)
     hold = quiet_left(policy, now.minute)
-    may_remind = job.enabled and policy.every_seconds and policy.alert_repeat_seconds and not memory.flapping_at
-    for kind, incident in open_incidents(memory) if may_remind else ():
+    for kind, incident in open_incidents(memory):
         due_at = incident.told_at + doubled(policy.alert_repeat_seconds, incident.reminders, LONGEST_REPEAT)
         if incident.acked_at or not incident.told_at or now.at < due_at or hold and incident.rank < ALERT:
             continue
         incidents[kind] = incident._replace(told_at=now.at, reminders=incident.reminders + 1)
-        effects.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at, told=memory))
+        effects.append(Notify(kind, "reminder", incident.rank, Phrase(incident.key, incident.facts), since_at=incident.since_at))
     return Decision(memory._replace(incidents=incidents), tuple(effects))
 
 
 # ---- writes
 
-
-UNVERIFIED = ("pending", "failed", "other")
+UNVERIFIED = ("pending", "failed", "other")  # a run is still to be verified
 
 
 def is_overdue(gate: Gate, now: float) -> bool:
@@ -2923,14 +2874,17 @@ def is_approved(gate: Gate, now: float) -> bool:
 
 def gate_word(gate: Gate, now: float) -> str:
     """The word of a write's gate where it says more than its last exit code; '' else."""
-    word = {"begun": "running", "unknown": "outcome_unknown"}.get(gate.run)
-    word = word or ("overdue" if is_overdue(gate, now) else {"pending": "unverified", "failed": "verify_failed", "other": "verify_failed"}.get(gate.verify))
-    return word or ("approved" if is_approved(gate, now) else "")
+    if gate.run in ("begun", "unknown"):
+        return "running" if gate.run == "begun" else "outcome_unknown"
+    if gate.verify in UNVERIFIED:
+        return "verify_failed" if gate.verify != "pending" else "overdue" if is_overdue(gate, now) else "unverified"
+    return "approved" if is_approved(gate, now) else ""
 
 
 def left_to_verify(gate: Gate) -> dict:
     """The fact that names the verification jobs which stand in the way."""
-    return {"jobs": ", ".join(map(str, gate.verify != "pending" and gate.verify_failed or gate.verify_left))}
+    names = gate.verify_left if gate.verify == "pending" or not gate.verify_failed else gate.verify_failed
+    return {"jobs": ", ".join(map(str, names))}
 
 
 def gate_reason(gate: Gate, digest: str, problem: str, changed: list, now: float) -> Reason:
@@ -2960,13 +2914,16 @@ def gate_findings(gate: Gate, now: float) -> dict:
     }
 
 
-def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_approved: bool = True) -> Gate:
-    """The gate after a run of one of its verification jobs.  Only a run of the approved check that began after the write counts."""
+def verified(gate: Gate, job_id: str, began_at: float, is_good: bool, is_same: bool = True) -> Gate:
+    """The gate after a run of one of its verification jobs; `is_same`: it is the check that was approved with the write.
+
+    Only a run of that one that began after the write counts.
+    """
     if gate.verify not in UNVERIFIED or began_at < gate.run_ended_at:
         return gate
     known = gate.verify_failed or ([] if gate.verify == "pending" else gate.verify_left)
     left, failed = ([name for name in names if name != job_id] for names in (gate.verify_left, known))
-    if not (is_good and is_approved):
+    if not (is_good and is_same):
         result = "other" if is_good and not (gate.verify == "failed" and failed) else "failed"
         return gate._replace(verify=result, verify_left=[*left, job_id], verify_failed=[*failed, job_id])
     return gate._replace(verify="passed" if not left else gate.verify if failed else "pending", verify_left=left, verify_failed=failed)
@@ -2981,7 +2938,7 @@ def slot_before(at: float, anchor_at: float, every: float) -> int:
 
 
 def next_slot(job: Any, memory: Memory) -> float:
-    """When a scheduled check is due next; 0 = at once, because it never ran."""
+    """When a scheduled check is due next, epoch seconds; 0 = it never ran, so at once, or it has no schedule."""
     every, anchor_at = job.policy.every_seconds, memory.anchor_at
     return anchor_at + (slot_before(memory.slot_at, anchor_at, every) + 1) * every if anchor_at and every else 0.0
 
@@ -3032,8 +2989,8 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     wrong = [finding for finding in findings.values() if finding]
     once: tuple = ()
     if not scheduled:
-        once = tuple(Notify(found.kind, "told", found.rank, found.phrase, found.detail, now.at, told=memory) for found in wrong)
-        findings = {kind: findings.get(kind) and OPEN for kind in memory.incidents}
+        once = tuple(Notify(found.kind, "told", found.rank, found.phrase, found.detail, now.at) for found in wrong)
+        findings = {kind: UNSURE if findings.get(kind) else None for kind in memory.incidents}
     decision = judge_incidents(job.policy, findings, memory, now)
     memory = decision.memory._replace(reason="run." + (wrong[0].kind if wrong else "good"))
     effects = decision.effects + once + follow_ups(job, outcome.is_good)
@@ -3047,7 +3004,7 @@ CLOCK_SHIFT = 2 * HOUR  # no change to or from summer time is larger
 
 
 def last_digest_time(wanted: str, now: Instant) -> float:
-    """When the wall clock last showed the minute `wanted`, if it has not been changed since."""
+    """When the wall clock last showed the minute `wanted`, epoch seconds, if it has not been changed since."""
     return now.at - now.at % MINUTE - (now.minute - minute_of_day(wanted)) % 1440 * MINUTE
 
 
@@ -3057,7 +3014,7 @@ def digest_reason(wanted: str, last_at: float, now: Instant) -> Reason:
     is_told = time_at < last_at + CLOCK_SHIFT
     return first_reason(
         (not last_at and now.at - time_at >= MINUTE, "digest.first", time_at + DAY),
-        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + DAY * is_told, last_at + DIGEST_GAP)),
+        (is_told or now.at < last_at + DIGEST_GAP, "digest.told", max(time_at + (DAY if is_told else 0.0), last_at + DIGEST_GAP)),
         (True, "digest.now"),
     )
 
@@ -3147,7 +3104,7 @@ class Message(NamedTuple):
 
     text: str
     rings: bool
-    entries: tuple
+    entries: tuple  # their ids
     counted: int = 0  # sections that were dropped for want of room and are counted in it
 
 
@@ -3206,7 +3163,7 @@ def look_lines(lang: str, notify: Notify) -> list:
         lines.append(say(lang, "line.stop_reason", reason=one_line(look.stop_reason, 300)))
     if look.message and notify.kind != "level":
         lines.append(one_line(look.message, 300))
-    return lines + progress_lines(look.progress, notify.told.reported_progress)
+    return lines + progress_lines(look.progress, notify.reported)
 
 
 def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_text: Callable[[float], str], advice: str = "") -> str:
@@ -3217,12 +3174,12 @@ def section_text(lang: str, job_name: str, job_id: str, notify: Notify, clock_te
         words = say(lang, "unknown", why=words) if notify.kind == "unknown" else words
         lines.append(say(lang, "line.was", words=words) if notify.telling == "resolved" else words)
     if notify.telling in ("reminder", "resolved", "changed", "worse") and notify.since_at:
-        lines.append(say(lang, "line.since", time=clock_text(notify.since_at)))
+        lines.append(say(lang, "since", time=clock_text(notify.since_at)))
     lines += look_lines(lang, notify)
     if notify.detail:
         lines += [say(lang, "line.output"), notify.detail]
     if advice and notify.rank >= ALERT:
-        lines.append(say(lang, "line.next", command=advice))
+        lines.append(say(lang, "help.next", command=advice))
     return clip("\n".join(line for line in lines if line), SECTION_LIMIT)
 
 
@@ -3281,7 +3238,7 @@ def bar(progress: dict) -> str:
         share = numbers["percent"] / 100
     else:
         return ""
-    share = min(1.0, max(0.0, share)) + 1e-9
+    share = min(1.0, max(0.0, share)) + 1e-9  # 0.29 * 100 is a little less than 29
     return ("█" * int(share * 10)).ljust(10, "░") + f" {int(share * 100)}%"
 
 
@@ -4995,7 +4952,7 @@ def read_progress(directory: str) -> tuple:
     """(answer fields, Phrase or None) from the job's progress file; anything but an object is said."""
     try:
         raw = read_file(f"{directory}/progress.json", PROGRESS_LIMIT)
-        progress = json.loads(raw.decode("utf-8-sig"), parse_float=Written.read, parse_constant=refuse_constant)
+        progress = json.loads(raw.decode("utf-8-sig"), parse_float=Written.read, parse_constant=Written.read)
         if not isinstance(progress, dict):
             raise ValueError
         named = {key: progress.pop(key) for key in ("progressKey", "level", "message", "waiting") if key in progress}
@@ -6400,7 +6357,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
     by = who_asks()
     salt = os.urandom(8).hex()
     gate = without_code(state.gate(job.id))._replace(
-        digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job), approved_by=by
+        digest=plan.digest, items=remembered(plan, salt), salt=salt, approved_at=state.now, approved_for=approval_life(job)
     )
     state.keep_gate(job.id, gate._replace(verify="", verify_left=[], verify_failed=[]) if clear else gate)
     forget_blocked(state, job.id)
@@ -6410,7 +6367,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
 
 
 def without_approval(gate: Gate) -> Gate:
-    return gate._replace(digest="", items={}, salt="", approved_at=0.0, approved_for=0.0, approved_by="")
+    return gate._replace(digest="", items={}, salt="", approved_at=0.0, approved_for=0.0)
 
 
 def hashed_code(code: str, salt: str) -> str:
@@ -6749,7 +6706,7 @@ def last_config(last: dict) -> Config:
     known = {name: read_settings(name, {key: last[key] for key in FIELD_OF[name] if last.get(key)}, (), []) for name in ("monitor", "delivery")}
     if "command" not in known["delivery"] and last.get("via") == "command":  # it held a secret and was not remembered
         del known["delivery"]["via"]
-    return Config({}, {}, filled(Monitor, "monitor", known["monitor"]), filled(Delivery, "delivery", known["delivery"]), ())
+    return Config({}, {}, filled("monitor", known["monitor"]), filled("delivery", known["delivery"]), ())
 
 
 def usable_config(files: Files, args: Any, last: dict) -> tuple:

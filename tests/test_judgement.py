@@ -216,7 +216,7 @@ STALL_STORIES = [
         16:01  running k1            -> -
         16:30  running k1            -> -
         16:31  running k1            -> ALERT stalled opened
-        16:32  running k1 waiting    -> -                       because stalled: incident.open
+        16:32  running k1 waiting    -> -                       because stalled: incident.unsure
         16:33  running k2 waiting    -> -
         16:34  running k2            -> stalled resolved
         """),
@@ -226,7 +226,7 @@ STALL_STORIES = [
         12:31  running           -> -
         15:00  running k1        -> -
         15:30  running k1        -> ALERT stalled opened
-        15:31  running           -> -                           because stalled: incident.open
+        15:31  running           -> -                           because stalled: incident.unsure
         """),
     ("a new key resets the count", ONLY_TROUBLE, """
         12:00  running k1        -> -
@@ -263,7 +263,7 @@ STALL_STORIES = [
         12:00  running k1        -> -
         12:59  running k1        -> -                           because resume.moving
         13:00  running k1        -> restart, AUTORUN            because resume.now
-        13:01  running k1        -> -                           because stalled: incident.open
+        13:01  running k1        -> -                           because stalled: incident.unsure
         13:05  running k2        -> stalled resolved
         """, STOPPABLE),
     ("onStall restart of a job that nothing can stop only alerts", RESTARTS, """
@@ -322,7 +322,7 @@ TROUBLE_STORIES = [
         """),
     ("unknown neither closes nor repeats what was open before", ONLY_TROUBLE, """
         12:00  stopped           -> ALERT stopped opened
-        12:01  unknown           -> ALERT unknown opened        because stopped: incident.open
+        12:01  unknown           -> ALERT unknown opened        because stopped: incident.unsure
         12:02  stopped           -> unknown resolved            because stopped: incident.told
         """),
     ("a stopped job asks for action at once, in quiet hours too, and once", {}, """
@@ -471,7 +471,7 @@ TROUBLE_STORIES = [
         """),
     ("only a running job has a level", ONLY_TROUBLE, """
         12:00  running k1 alert  -> ALERT level opened
-        12:01  unknown           -> ALERT unknown opened        because level: incident.open
+        12:01  unknown           -> ALERT unknown opened        because level: incident.unsure
         12:02  completed alert   -> completed, level resolved, unknown resolved
         """),
 ]
@@ -610,7 +610,7 @@ RESUME_STORIES = [
     ("a job that moves after an attempt has recovered: told, and the count starts again", RESUMES, """
         12:00  running k1        -> -
         12:01  stopped           -> resume, AUTORUN
-        12:02  running k1        -> -                           because stopped: incident.open
+        12:02  running k1        -> -                           because stopped: incident.unsure
         12:03  running k2        -> stopped resolved
         12:04  stopped           -> resume, AUTORUN             because resume.now
         """),
@@ -668,7 +668,7 @@ RESUME_STORIES = [
         """),
     ("an intention without a result blocks another start until its timeout has passed", RESUMES, """
         12:00  a start begins and its tick dies
-        12:00  stopped           -> -                           because resume.acting, stopped: incident.open
+        12:00  stopped           -> -                           because resume.acting, stopped: incident.unsure
         12:01  stopped           -> -                           because resume.acting
         12:02  stopped           -> resume, AUTORUN
         """),

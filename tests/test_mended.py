@@ -31,6 +31,21 @@ class TestMutesOfChecks(unittest.TestCase):
         self.assertNotIn("messages are counted", home.call("explain", "disk", later=90).out)
 
 
+class TestRedaction(unittest.TestCase):
+    def test_a_secret_key_is_a_secret(self):
+        for text in ("SECRET_KEY=correct-horse", "secretKey: correct-horse", '{"secret-key": "correct-horse"}', "aws_secret_access_key = correct-horse"):
+            self.assertNotIn("horse", ops.Redactor().tidy(text))
+        self.assertEqual(ops.Redactor().tidy("secretary: Ms Key"), "secretary: Ms Key")
+
+
+class TestConfig(unittest.TestCase):
+    def test_a_second_job_of_the_same_id_does_not_hide_what_is_wrong_with_the_first(self):
+        jobs = [{**check("disk", "true"), "kind": "one_shot"}, check("disk", "true")]
+        config = ops.read_config(json.dumps({"version": 1, "jobs": jobs}))
+        self.assertEqual(list(config.broken), ["disk"])
+        self.assertIn("jobs[0].kind: expected one of", config.broken["disk"])
+
+
 class TestPlaces(unittest.TestCase):
     def test_a_state_file_that_is_the_config_is_refused_and_nothing_is_written(self):
         home = Installation(self, check("disk", "true"))
@@ -544,7 +559,7 @@ class TestVerifications(unittest.TestCase):
 
     def test_a_check_that_failed_is_not_said_to_have_been_good(self):
         gate = ops.Gate(run="good", run_ended_at=1.0, verify="pending", verify_left=["a", "b"])
-        gate = ops.verified(ops.verified(gate, "a", 2.0, False), "b", 3.0, True, is_approved=False)
+        gate = ops.verified(ops.verified(gate, "a", 2.0, False), "b", 3.0, True, is_same=False)
         gate = ops.verified(gate, "b", 4.0, True)
         self.assertEqual((gate.verify, gate.verify_failed), ("failed", ["a"]))
 

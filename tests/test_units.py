@@ -150,8 +150,8 @@ class Names(unittest.TestCase):
             self.assertEqual(ops.snake(ops.camel(name)), name)
 
     def test_the_nearest_word_is_found_or_none(self):
-        self.assertEqual(ops.nearest("stalSeconds", ["stallSeconds", "autoResume"]), "stallSeconds")
-        self.assertEqual(ops.nearest("zzz", ["stallSeconds"]), "")
+        self.assertEqual(ops.did_you_mean("stalSeconds", ["stallSeconds", "autoResume"]), "; did you mean 'stallSeconds'?")
+        self.assertEqual(ops.did_you_mean("zzz", ["stallSeconds"]), "")
 
     def test_a_slug_is_a_file_name_and_no_two_jobs_share_one(self):
         ids = ["a", "A", "a b", "a/b", "../a", "夜间", "日间", "x" * 128, "-", "a-b", "🛠", "\ud800"]
