@@ -5317,7 +5317,8 @@ def enqueue_after(state: State, job_id: str, delay: float, ended: str) -> None:
 
 
 def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
-    """Remember, and bring about every effect that lives in the state."""
+    """Remember, and bring about every effect that lives in the state; of a job that is muted nothing is told, whoever decided."""
+    decision = hold_muted(decision, site.clock.now())
     state.remember(job_id, decision.memory)
     for effect in decision.effects:
         if isinstance(effect, Notify):
@@ -5369,7 +5370,7 @@ def settle_lock(site: Site, state: State, job: Any, overdue: float) -> None:
     words = Phrase("busy", {"for": duration_text(overdue), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
     now, finding = site.clock.now(), Finding("busy", ALERT, words) if overdue else None
     policy = job.policy._replace(alert_after=max(2, job.policy.alert_after))  # once may be the end of a sleep
-    perform(site, state, job.id, hold_muted(judge_incidents(policy, {"busy": finding}, state.memory(job.id), now), now))
+    perform(site, state, job.id, judge_incidents(policy, {"busy": finding}, state.memory(job.id), now))
 
 
 def is_said_busy(site: Site, job: Any) -> bool:
@@ -5419,8 +5420,7 @@ def begin_resume(site: Site, state: State, job: Any, look: Observation, marker: 
     decision = settle_look(site, state, job, look)
     if not is_resuming(decision):
         return None
-    now = site.clock.now()
-    begun = hold_muted(begin_attempt(job, look, decision.memory, now, marker), now)
+    begun = begin_attempt(job, look, decision.memory, site.clock.now(), marker)
     perform(site, state, job.id, begun)
     state.record("resume", job.id, attempt=begun.memory.attempts, action=begun.memory.action)
     return begun
@@ -5442,7 +5442,7 @@ def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome])
     if phrase:
         words = Phrase("start.failed", {"why": site.words(phrase)})
         effects = (Notify("start", "told", NOTICE, words, start_output(site, job, outcome)),)
-    perform(site, state, job.id, hold_muted(Decision(memory, effects), site.clock.now()))
+    perform(site, state, job.id, Decision(memory, effects))
 
 
 def file_size(path: str) -> int:
@@ -5725,7 +5725,7 @@ def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
         finish_entry(state, memory.action_entry, None)
         memory = end_action(memory)
     effect = Notify("interrupted", "told", WARN if again else ALERT, words)
-    perform(site, state, job.id, hold_muted(Decision(memory, (effect,)), site.clock.now()))
+    perform(site, state, job.id, Decision(memory, (effect,)))
     return again
 
 
@@ -5752,10 +5752,8 @@ def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) ->
 
 def settle_gate(site: Site, state: State, job: Any) -> None:
     """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
-    now = site.clock.now()
     findings = gate_findings(state.gate(job.id), state.now)
-    decision = judge_incidents(job.policy, findings, state.memory(job.id), now)
-    perform(site, state, job.id, hold_muted(decision, now))
+    perform(site, state, job.id, judge_incidents(job.policy, findings, state.memory(job.id), site.clock.now()))
 
 
 def forget_blocked(state: State, job_id: str) -> None:
@@ -5837,11 +5835,7 @@ def has_to_say(job: Any, memory: Memory, now: Instant) -> bool:
 def speak_between(site: Site, job: Any) -> Flow:
     """A check is not looked at between its runs: a tick ends its mute, sums it up, and reminds."""
 
-    def apply(state: State) -> None:
-        now = site.clock.now()
-        perform(site, state, job.id, hold_muted(remind(job, state.memory(job.id), now), now))
-
-    yield Change(apply)
+    yield Change(lambda state: perform(site, state, job.id, remind(job, state.memory(job.id), site.clock.now())))
 
 
 def refuse_entry(site: Site, state: State, entry: dict) -> None:
@@ -6538,11 +6532,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     finding = Finding("blocked", ALERT, Phrase("blocked.write", {"job": job.id, "why": words}))
     policy = job.policy._replace(alert_after=1, alert_repeat_seconds=HOUR)  # asked here only when somebody tries again
     now = site.clock.now()
-
-    def apply(state: State) -> None:
-        perform(site, state, job.id, hold_muted(judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now), now))
-
-    yield Change(apply, urgent=True)
+    yield Change(lambda state: perform(site, state, job.id, judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now)), urgent=True)
     warn_undelivered((yield from deliver(site)))
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
     raise BlockedError(f"BLOCKED: {words}{v1}", gate_advice(site, job, reason))
