@@ -3764,6 +3764,16 @@ def try_lock(path: str) -> Optional[int]:
         raise
 
 
+def wait_lock(path: str, seconds: float) -> Optional[int]:
+    """The same, tried again for at most `seconds`."""
+    until = time.monotonic() + seconds
+    fd = try_lock(path)
+    while fd is None and time.monotonic() < until:
+        time.sleep(0.01)
+        fd = try_lock(path)
+    return fd
+
+
 def is_held(path: str, seconds: float = 0.0) -> bool:
     """Whether another process holds the lock on `path`, and keeps it for so long; nothing is made."""
     until = time.monotonic() + seconds
@@ -3778,16 +3788,6 @@ def is_held(path: str, seconds: float = 0.0) -> bool:
             if time.monotonic() >= until:
                 return True
         time.sleep(0.02)
-
-
-def wait_lock(path: str, seconds: float) -> Optional[int]:
-    """The same, tried again for at most `seconds`."""
-    until = time.monotonic() + seconds
-    fd = try_lock(path)
-    while fd is None and time.monotonic() < until:
-        time.sleep(0.01)
-        fd = try_lock(path)
-    return fd
 
 
 # ---- the state file
@@ -3833,8 +3833,8 @@ class Store:
     def job_dir(self, job_id: str) -> str:
         return f"{self.stem}.jobs/{slug(job_id)}"
 
-    def lock(self, name: str, seconds: float = 0.0, limit: float = 0.0) -> Optional[int]:
-        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`.
+    def lock(self, name: str, seconds: float = 0.0, limit: float = 0.0) -> Any:
+        """A file that holds the lock `name` until it is closed, or None if that is not to be had within `seconds`.
 
         The file's time says when its holder should have ended, `limit` seconds from now.
         """
@@ -3843,13 +3843,15 @@ class Store:
             fd = wait_lock(path, seconds)
         except OSError as error:
             raise self._trouble("lock", path, error) from None
-        if fd is not None and limit:
+        if fd is None:
+            return None
+        if limit:
             now = self.clock.now().at
             try:
                 os.utime(fd, (now, now + limit))
             except OSError:
                 pass  # then nobody is told of a holder that hangs
-        return fd
+        return open(fd, "rb")
 
     def overdue(self, name: str) -> float:
         """Seconds since whoever took the lock `name` last should have ended; who finds it taken may ask."""
@@ -3874,11 +3876,11 @@ class Store:
 
         Raises StateError with the old file untouched, BusyError if the lock is not to be had.
         """
-        fd = self.lock("state", STATE_LOCK_WAIT)
-        if fd is None:
+        lock = self.lock("state", STATE_LOCK_WAIT)
+        if lock is None:
             path = self.lock_path("state")
             raise BusyError(f"another process has held {path} for {STATE_LOCK_WAIT:g} s", f"lsof {path}")
-        try:
+        with lock:
             state, before = self._load()
             if before is None:
                 self._move_aside(state)
@@ -3888,8 +3890,6 @@ class Store:
             if state.history:
                 self._append_history(state.history)
             return results
-        finally:
-            os.close(fd)
 
     def attempt(self, apply: Callable[[State], Any]) -> Optional[OpsError]:
         """The same for one who has to go on whether or not it can be saved: why it cannot, or None."""
@@ -5358,11 +5358,19 @@ def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
 
 
-def lock_of(site: Site, job: Any, seconds: float = 0.0) -> Optional[int]:
-    """The job's lock, taken for as long as its work may take, or None."""
+def try_job_lock(site: Site, job: Any, seconds: float = 0.0) -> Any:
+    """The job's lock as a file, dated for as long as its work may take; None if another process holds it for so long."""
     policy = job.policy
     long = policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds
     return site.store.lock(slug(job.id), seconds, 2 * MINUTE + (long if job.kind == LONG_READ else run_timeout(job)))
+
+
+def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
+    """The same for a person, who waits for it.  Raises BusyError."""
+    lock = try_job_lock(site, job, seconds)
+    if lock is None:
+        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
+    return lock
 
 
 def settle_lock(site: Site, state: State, job: Any, overdue: float) -> None:
@@ -5382,18 +5390,16 @@ def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     """The same flow under the job's lock; nothing happens while another process holds it, but if that lasts a person is told."""
 
     def locked(site: Site, job: Any, *more: Any) -> Flow:
-        lock = lock_of(site, job)
+        lock = try_job_lock(site, job)
         if lock is None:
             overdue = site.store.overdue(slug(job.id))
             if overdue:
                 yield Change(lambda state: settle_lock(site, state, job, overdue))
             return
-        try:
+        with lock:
             if is_said_busy(site, job):
                 yield Change(lambda state: settle_lock(site, state, job, 0.0))
             yield from work(site, job, *more)
-        finally:
-            os.close(lock)
 
     return locked
 
@@ -5402,14 +5408,6 @@ def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
 def look_at_lock(site: Site, job: Any) -> Flow:
     """Nothing but the lock: is it free again?"""
     yield from ()
-
-
-def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
-    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it for so long."""
-    fd = lock_of(site, job, seconds)
-    if fd is None:
-        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
-    return open(fd, "rb")
 
 
 # ---- starting and stopping
@@ -6262,25 +6260,29 @@ def send_due(site: Site) -> Flow:
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
-    lock = site.store.lock("delivery", limit=SENDING_LIMIT) if left else None
-    if left and lock is None and site.store.overdue("delivery"):
+    if not left:
+        return Delivered()
+    lock = site.store.lock("delivery", limit=SENDING_LIMIT)
+    if lock:
+        with lock:
+            return (yield from send_due(site))
+    if site.store.overdue("delivery"):
         yield Pause(0.1)  # it may be in the act of taking it
-    overdue = site.store.overdue("delivery") if left and lock is None else 0.0
+    overdue, path = site.store.overdue("delivery"), site.store.lock_path("delivery")
     if overdue:
-        path = site.store.lock_path("delivery")
         return Delivered(left, f"another process holds {path} and should have ended {duration_text(overdue)} ago", f"lsof {shell_word(path)}")
-    if lock is None:
-        return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
-    try:
-        return (yield from send_due(site))
-    finally:
-        os.close(lock)
+    return Delivered(is_elsewhere=True)
 
 
 def warn_undelivered(delivered: Delivered) -> None:
     if delivered.left:
         why = f": {delivered.problem}" if delivered.problem else ""
         warn(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again")
+
+
+def drop_output(fd: int) -> None:
+    """What is still printed there goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
 
 
 def show(text: str, stream: Any) -> None:
@@ -6291,7 +6293,7 @@ def show(text: str, stream: Any) -> None:
         except OSError as error:
             if stream is sys.stdout and not isinstance(error, BrokenPipeError):
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_output(stream.fileno())
 
 
 def show_output(site: Site, outcome: Outcome) -> None:
@@ -6919,11 +6921,11 @@ SETUP_WAIT = 10.0
 
 
 def setup_lock(site: Site, command: str) -> Any:
-    """The lock of whoever changes the installation itself, as a file; free when that is closed."""
-    fd = site.store.lock("init", SETUP_WAIT)
-    if fd is None:
+    """The lock of whoever changes the installation itself.  Raises BusyError."""
+    lock = site.store.lock("init", SETUP_WAIT)
+    if lock is None:
         raise BusyError("another process is at the same work", site.advise(command))
-    return open(fd, "rb")
+    return lock
 
 
 def make_file(site: Site, path: str, data: bytes) -> None:
@@ -8930,7 +8932,7 @@ def flush_streams() -> int:
         try:
             stream.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_output(stream.fileno())
             code = lost_output(error) if stream is sys.stdout else code
     return code
 
@@ -8949,7 +8951,7 @@ def run_command_line(argv: list) -> int:
     except Exception as error:
         path = getattr(error, "filename", None)
         if isinstance(error, OSError) and not path and error.errno in FULL:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it need not fail once more
+            drop_output(1)  # what is left of it need not fail once more
             return lost_output(error)
         if isinstance(error, OSError) and path:
             complain(f"cannot use {path}: {os_words(error)}", file_advice(str(path), error))

@@ -140,7 +140,7 @@ class TestWhatIsLeft(unittest.TestCase):
         home.configure()
         self.assertEqual(home.tick().code, 3)
         lock = ops.Store(home.state_path, ops.Clock()).lock("delivery", limit=300.0)
-        self.addCleanup(os.close, lock)
+        self.addCleanup(lock.close)
         result = home.tick(later=60)
         self.assertEqual((result.code, result.err), (0, ""))
         self.assertIn("delivery", home.state["self"]["incidents"])
@@ -259,7 +259,7 @@ class TestLocks(unittest.TestCase):
     def hold(self, home, name, limit):
         """What a process has that took the lock for `limit` seconds and was stopped."""
         lock = ops.Store(home.state_path, ops.Clock()).lock(name, limit=limit)
-        self.addCleanup(os.close, lock)
+        self.addCleanup(lock.close)
         return lock
 
     def test_a_delivery_lock_that_is_never_free_is_no_silence(self):
