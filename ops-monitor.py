@@ -4797,105 +4797,84 @@ LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit
 PROGRESS_LIMIT = 64 << 10
 
 
-def supervise(directory: str, program: str, argv: list, mark: dict, head: str, log_limit: int, log_kept: int) -> None:
-    """Launch a job and stay beside it: the whole program of the supervisor.
+# ---- the supervisor: what stays beside a managed job, in an interpreter of its own
+#
+# A bare interpreter gets these functions as byte code (9 MB instead of 25, and an upgrade of this
+# file cannot change them half-way).  So they use nothing but each other, the functions of WORLD
+# that go with them, and the modules and constants that `supervisor_command` names.
 
-    Runs in a bare interpreter that got this function as byte code (9 MB instead of 25, and an
-    upgrade of this file cannot change it half-way); so it uses nothing but its arguments and
-    modules that it imports.  Exit code 0: the job runs.  75: another run holds the lock.
-    """
-    import fcntl
-    import os
-    import select
-    import signal
-    import time
 
-    def record(text: str) -> None:
-        new, data = f"{directory}/run.json.tmp", (head + text + "}\n").encode()
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def take_run_lock(directory: str) -> int:
+    """A descriptor that holds the run lock.  Whoever cannot have it ends with 75."""
+    lock = open_private(f"{directory}/run.lock", os.O_RDWR)
+    for _ in range(50):  # somebody who only looks holds it for an instant
         try:
-            while data:
-                data = data[os.write(fd, data) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(new, f"{directory}/run.json")
-        folder = os.open(directory, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            time.sleep(0.01)
+    os.write(2, b"another run holds run.lock\n")
+    os._exit(75)
 
-    def record_end(text: str) -> None:
-        """However long the disk is full: until it is on record how the job ended, its lock is held, and nothing starts it again."""
-        pause = 0.5
-        while os.path.isdir(directory):
-            try:
-                return record(text)
-            except OSError:
-                time.sleep(pause)
-                pause = min(30.0, 2 * pause)
 
-    def started() -> str:
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[19].decode()
-        except OSError:  # macOS; documented, not tried there
-            with os.popen(f"/bin/ps -o lstart= -p {pid}") as lines:
-                return lines.read().strip()
-
-    def signal_job(number: int) -> None:
-        try:
-            os.killpg(pid, number)
-        except OSError:
-            pass  # it has ended
-
-    def trim() -> None:
-        """Keep the newest lines; what is written meanwhile is copied until nothing is."""
-        edit = os.open(f"{directory}/run.log", os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
-        begin, length = os.fstat(edit).st_size - log_kept, 0
-        begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
-        is_stopped = False
-        try:
-            for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
-                length += os.pwrite(edit, chunk, length)
-                if length > 2 * log_kept and not is_stopped:  # it writes as fast as we copy: it waits a moment, nothing is lost
-                    is_stopped = True
-                    signal_job(signal.SIGSTOP)
-            os.ftruncate(edit, length)
-        finally:
-            os.close(edit)
-            if is_stopped:
-                signal_job(signal.SIGCONT)
-
-    def watch() -> int:
-        """Until the job ends; its wait status."""
-        before, pause = 0, 0.02
-        while True:
-            if select.select([bell], [], [], pause)[0]:
-                os.read(bell, 4096)
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            size = os.fstat(log).st_size
-            if size > log_limit:
-                try:
-                    trim()
-                except OSError:
-                    pass  # somebody moved the log away, or the disk is full: the exit code counts more
-            if ended:
-                return status
-            pause = 0.002 if size - before > 1 << 16 else min(0.2, pause * 1.5)  # how far a flood can get between two looks
-            before = min(size, log_kept)
-
+def trim_log(log: str, pid: int) -> None:
+    """Keep the newest lines; what is written meanwhile is copied until nothing is."""
+    edit = os.open(log, os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
+    begin, length = os.fstat(edit).st_size - LOG_KEPT, 0
+    begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
+    is_stopped = False
     try:
-        lock = os.open(f"{directory}/run.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        for _ in range(50):  # somebody who only looks holds it for an instant
+        for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
+            length += os.pwrite(edit, chunk, length)
+            if length > 2 * LOG_KEPT and not is_stopped:  # it writes as fast as we copy: it waits a moment, nothing is lost
+                is_stopped = True
+                end_group(pid, signal.SIGSTOP)
+        os.ftruncate(edit, length)
+    finally:
+        os.close(edit)
+        if is_stopped:
+            end_group(pid, signal.SIGCONT)
+
+
+def wait_and_trim(pid: int, bell: int, log: str, log_fd: int) -> int:
+    """Keep the log short until the job ends; its exit code."""
+    before, pause = 0, 0.02
+    while True:
+        if select.select([bell], [], [], pause)[0]:
+            os.read(bell, 4096)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        size = os.fstat(log_fd).st_size
+        if size > LOG_LIMIT:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.01)
-        else:
-            os.write(2, b"another run holds run.lock\n")
-            os._exit(75)
-        log = os.open(f"{directory}/run.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+                trim_log(log, pid)
+            except OSError:
+                pass  # somebody moved the log away, or the disk is full: the exit code counts more
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        pause = 0.002 if size - before > 1 << 16 else min(0.2, pause * 1.5)  # how far a flood can get between two looks
+        before = min(size, LOG_KEPT)
+
+
+def record_end(directory: str, record: bytes) -> None:
+    """However long the disk is full: until it is on record how the job ended, its lock is held, and nothing starts it again."""
+    pause = 0.5
+    while os.path.isdir(directory):
+        try:
+            return write_durably(f"{directory}/run.json", record)
+        except OSError:
+            time.sleep(pause)
+            pause = min(30.0, 2 * pause)
+
+
+def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -> None:
+    """Launch a job and stay beside it: the whole life of the supervisor.  `head` is the record so far, without its end.
+
+    Exit code 0: the job runs.  75: another run holds the lock.
+    """
+    log, pid = f"{directory}/run.log", 0
+    try:
+        lock = take_run_lock(directory)
+        log_fd = open_private(log, os.O_RDWR | os.O_APPEND)
     except OSError as error:
         os.write(2, f"{directory}: {error.strerror}\n".encode())
         os._exit(126)
@@ -4910,45 +4889,49 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str, l
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
     os.set_inheritable(lock, True)  # the one child that is made is the job
-    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    for number in ignored:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    bell, clapper = os.pipe()
-    os.set_blocking(clapper, False)
-    signal.set_wakeup_fd(clapper, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-    defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, *ignored)
-    pid = 0
+    bell, _ = ring_on_exit()
+    actions = [(os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)]
+    defaults = (*SIGNALS_OF_OURS, signal.SIGHUP)
     try:
         pid = os.posix_spawn(program, argv, {**os.environ, **mark}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
-        identity = f',"pid":{pid},"processStart":"{started()}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
-        record(identity)
+        head += f',"pid":{pid},"processStart":"{process_start(pid)}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
+        write_durably(f"{directory}/run.json", f"{head}}}\n".encode())
     except OSError as error:  # nothing may run that is not on record
         if pid:
-            os.killpg(pid, signal.SIGKILL)
+            end_group(pid, signal.SIGKILL)
         os.write(sink, f"{'?' if error.errno == 2 else '-'}{program}: {error.strerror}\n".encode())
         os._exit(126)
     os.write(sink, b"+")
     os.close(sink)
-    code = os.waitstatus_to_exitcode(watch())
+    code = wait_and_trim(pid, bell, log, log_fd)
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):  # what the job left in its group ends with it
             os.killpg(pid, number)
             time.sleep(0.2)
     except OSError:
         pass  # nothing is left
-    record_end(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
+    record_end(directory, f'{head},"exitCode":{code},"endedAt":{time.time():.3f}}}\n'.encode())
     os._exit(0)
+
+
+SUPERVISOR = (  # all that its interpreter gets
+    reach, find_executable, spawn, quick_output, open_private, write_all, flush_to_disk, flush_directory, remove_quietly, write_durably,
+    ring_on_exit, end_one, end_group, process_fields, process_start, take_run_lock, trim_log, wait_and_trim, record_end, supervise,
+)  # fmt: skip
+SUPERVISOR_START = (
+    "import errno,fcntl,marshal,os,select,signal,sys,time;codes,constants,facts=marshal.loads(sys.stdin.buffer.read());"
+    "here=globals();here.update(constants,**{code.co_name:type(lambda:0)(code,here)for code in codes});supervise(**facts)"
+)
 
 
 def supervisor_command(job_id: str, cwd: str, env: dict, timeout: float, **facts: Any) -> Command:
     """The command that launches a managed job and returns once it runs; the facts are what `supervise` takes."""
-    import marshal
-
-    program = "import marshal,sys;c,s=marshal.loads(sys.stdin.buffer.read());type(lambda:0)(c,{'__builtins__':__builtins__})(**s)"
-    argv = [sys.executable or "python3", "-I", "-S", "-c", program, "ops-monitor-supervisor", job_id]
-    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((supervise.__code__, facts)))
+    codes = [function.__code__ for function in SUPERVISOR]
+    constants = {"LOG_LIMIT": LOG_LIMIT, "LOG_KEPT": LOG_KEPT, "SIGNALS_OF_OURS": [*map(int, SIGNALS_OF_OURS)]}
+    argv = [sys.executable or "python3", "-I", "-S", "-c", SUPERVISOR_START, "ops-monitor-supervisor", job_id]
+    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((codes, constants, facts)))
 
 
 class Run(NamedTuple):
@@ -5513,7 +5496,7 @@ def managed_command(site: Site, job: Any, directory: str, marker: str, is_fresh:
     mark = {RUN_MARK: marker}  # of the job alone: what ends its processes must not end the supervisor
     return supervisor_command(
         job.id, cwd, env, job.policy.start_timeout_seconds,
-        directory=directory, program=program, argv=argv, mark=mark, head=json.dumps(head)[:-1], log_limit=LOG_LIMIT, log_kept=LOG_KEPT,
+        directory=directory, program=program, argv=argv, mark=mark, head=json.dumps(head)[:-1],
     )  # fmt: skip
 
 
