@@ -7560,7 +7560,7 @@ def stop_by_command(site: Site, job: Any) -> Flow:
 
 
 def stop_by_hand(site: Site, job: Any) -> Flow:
-    """Hold the job and end it; False if nothing of it was alive.  A disk that is full must not keep it running: StateError comes after."""
+    """Hold the job and end it; whether something of it was alive, and the StateError of a hold that could not be saved."""
     site.store.attempt(lambda state: hold_job(state, job.id))
     with job_lock(site, job, 10.0, "started, stopped or run by another process; it will not be resumed", "stop"):
         trouble = site.store.attempt(lambda state: keep_held(state, job.id))
@@ -7568,21 +7568,26 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
             ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
         else:
             ended = yield from stop_by_command(site, job) if job.commands.stop else stop_by_pid(site, job)
-    if trouble:
-        conclude(site, "stop.not_held" if ended else "stop.nothing", job=job.id)
-        raise trouble
-    return ended
+    return ended, trouble
+
+
+def stop_orphan(site: Site, job_id: str, patience: float) -> Flow:
+    """The same for a managed job that the config does not have: it may come back, or be mended."""
+    trouble = site.store.attempt(lambda state: hold_job(state, job_id))
+    return (yield from end_managed(site, job_id, patience)), trouble
 
 
 @typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
 def do_stop(site: Site, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
-    driver = Driver(site)
     if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
-        site.store.change(lambda state: hold_job(state, args.job))  # its config may come back, or be mended
-        ended = driver.finish(end_managed(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds))
+        stop = stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds)
     else:
-        ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
+        stop = stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds"))
+    ended, trouble = Driver(site).finish(stop)
+    if trouble:  # a full disk must not keep it running
+        conclude(site, "stop.not_held" if ended else "stop.nothing", job=args.job)
+        raise trouble
     return conclude(site, "stop.done", job=args.job) if ended else conclude(site, "stop.not_running", JOB_FAILED, job=args.job)
 
 

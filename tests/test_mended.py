@@ -81,6 +81,13 @@ class TestFarTimes(unittest.TestCase):
 
 
 class TestStops(Managed):
+    def test_a_full_disk_does_not_keep_an_orphan_running(self):
+        home = self.started(managed("m", "exec sleep 60"))
+        home.configure(managed("renamed", "exec sleep 60"))
+        result = home.call("stop", "m", bend=fill_disk)
+        self.assertEqual((result.code, home.processes()), (74, []))
+        self.assertIn("cannot be noted", result.out)
+
     def test_a_stop_that_cannot_tell_says_so(self):
         home = Installation(self, long_job("crawl", status="echo '{'"))
         result = home.call("stop", "crawl")
