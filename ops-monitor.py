@@ -5252,15 +5252,18 @@ def trim_outbox(state: State) -> None:
 ADVICE = {"stopped": "start", "verification": "explain", "outcome": "explain", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
 
 
+def advice_on(site: Site, job_id: str, kind: str) -> str:
+    """The command to type on hearing of this kind; '' = there is none."""
+    job, command = site.config.jobs.get(job_id), ADVICE.get(kind)
+    if job and (kind == "blocked" and job.kind == WRITE or command == "start" and job.risk != READ_ONLY):
+        command = "explain"  # a plain `start` would be refused
+    return site.advise(command, job_id) if command and job_id else ""
+
+
 def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     """Put one section into the outbox; it takes the place of an older one about the same."""
-    job = site.config.jobs.get(job_id)
-    command = "explain" if effect.kind == "blocked" and job and job.kind == WRITE else ADVICE.get(effect.kind)
-    if command == "start" and job and job.risk != READ_ONLY:
-        command = "explain"  # a plain `start` would be refused
-    advice = site.advise(command, job_id) if command and job_id else ""
     name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
-    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
+    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice_on(site, job_id, effect.kind)))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
     entry: dict = {"id": new_id(), "createdAt": state.now, "notBefore": state.now, "rank": effect.rank, "text": text}
     if site.printed is not None:
@@ -5835,9 +5838,17 @@ def refuse_entry(site: Site, state: State, entry: dict) -> None:
 # ---- writes, as far as a tick has to do with them
 
 
-def is_lost(state: State, job: Any, gate: Gate) -> bool:
-    """Whether a run on record has ended unseen.  Asked under the job's lock: who began it is gone; a daemon it left may live on."""
-    return gate.run == "begun" and (state.now > gate.run_began_at + run_timeout(job) or not marked_processes(gate.run_id))
+def notice_lost(state: State, job: Any) -> Gate:
+    """What is remembered of a write; a run that ended unseen is noted first.
+
+    Asked under the job's lock: who began that run is gone; a daemon it left may live on.
+    """
+    gate = state.gate(job.id)
+    if gate.run == "begun" and (state.now > gate.run_began_at + run_timeout(job) or not marked_processes(gate.run_id)):
+        gate = gate._replace(run="unknown", run_ended_at=state.now)
+        state.record("write outcome unknown", job.id, run=gate.run_id)
+    state.keep_gate(job.id, gate)  # also: times that the clock has mended stay mended
+    return gate
 
 
 @under_lock
@@ -5845,10 +5856,7 @@ def watch_write(site: Site, job: Any) -> Flow:
     """A tick's work on one write: notice a lost run, an overdue verification.  It never runs one."""
 
     def apply(state: State) -> None:
-        gate = state.gate(job.id)
-        if is_lost(state, job, gate):
-            state.keep_gate(job.id, gate._replace(run="unknown", run_ended_at=state.now))
-            state.record("write outcome unknown", job.id, run=gate.run_id)
+        notice_lost(state, job)
         settle_gate(site, state, job)
 
     yield Change(apply)
@@ -5934,13 +5942,18 @@ class Receiver(NamedTuple):
         return format(zlib.crc32(repr((self.ways, self.chat, self.thread, self.root, self.token, self.binary)).encode()), "08x")
 
 
-def find_chat(site: Site, loaded: OpenClaw) -> tuple:
-    """(chat, thread) of --target, of delivery.target or of OpenClaw's config; chat "" = nobody."""
+def wanted_chat(site: Site, loaded: OpenClaw) -> tuple:
+    """(what --target or delivery.target says, what that or else OpenClaw's config means on Telegram, None on another channel)."""
     delivery = site.config.delivery
     given = str(site.target or delivery.target or "")
-    known: Any = None
-    if delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
-        known = parse_target(given) if given else find_target(loaded, delivery.account)
+    if delivery.channel != "telegram":  # a Telegram chat is nobody there
+        return given, None
+    return given, parse_target(given) if given else find_target(loaded, delivery.account)
+
+
+def find_chat(site: Site, loaded: OpenClaw) -> tuple:
+    """(chat, thread) of whom to tell; chat "" = nobody."""
+    given, known = wanted_chat(site, loaded)
     chat, thread = known[:2] if known else (given, "")
     moved = object_at(site.store.view().raw, "moved").get(chat)
     return moved if isinstance(moved, str) else chat, thread
@@ -6453,11 +6466,7 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
 
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
-    gate = state.gate(job.id)
-    if is_lost(state, job, gate):
-        gate = gate._replace(run="unknown", run_ended_at=state.now)
-        state.record("write outcome unknown", job.id, run=gate.run_id)
-    state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
+    gate = notice_lost(state, job)
     reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
     if site.config_risk:
         reason = Reason("gate.config_writable", facts={"why": site.config_risk})
@@ -6507,8 +6516,10 @@ def gate_advice(site: Site, job: Any, reason: Reason) -> str:
         return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
     if reason.key.startswith("gate.verify"):
         return site.advise("approve", job.id, "--despite-failed-verification")
-    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("doctor",)}.get(reason.key, ("approve",))
-    return site.advise(command[0], job.id if reason.key != "gate.config_writable" else "", *command[1:])
+    if reason.key == "gate.config_writable":
+        return site.advise("doctor")
+    command, *flags = {"gate.open": ("run", "--verify"), "gate.running": ("logs",)}.get(reason.key, ("approve",))
+    return site.advise(command, job.id, *flags)
 
 
 def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
@@ -6674,16 +6685,14 @@ def find_files(args: Any) -> Files:
     return files
 
 
-def refuse_foreign_root(state_file: str) -> None:
+def refuse_foreign_root(*paths: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
-    if os.geteuid() != 0:
-        return
-    place = existing_place(state_file)
-    owner = os.stat(place).st_uid
-    if owner != 0:
-        typed = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
-        words = " ".join(["sudo -u", user_name(owner), script_command(), *map(shell_word, typed)])
-        raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", words)
+    for place in map(existing_place, paths if os.geteuid() == 0 else ()):
+        owner = os.stat(place).st_uid
+        if owner != 0:
+            words = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
+            command = " ".join(["sudo -u", user_name(owner), script_command(), *map(shell_word, words)])
+            raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", command)
 
 
 def how_called(args: Any) -> tuple:
@@ -6704,8 +6713,7 @@ def load_config(files: Files, args: Any) -> tuple:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
     if trust.refusal and not getattr(args, "trust_permissions", False):
-        for file in (path, files.state_file):
-            refuse_foreign_root(file)  # what is foreign to root is its owner's: nothing is to be mended there
+        refuse_foreign_root(path, files.state_file)  # what is foreign to root is its owner's: nothing is to be mended there
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
         return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
@@ -6942,8 +6950,7 @@ def install_script(site: Site, path: str, upgrade: bool) -> bool:
 def do_init(files: Files, args: Any) -> int:
     """Make the directories, copy this script there, write a config to start with.  Overwrites nothing."""
     script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
-    for path in (script, files.config_file):
-        refuse_foreign_root(path)
+    refuse_foreign_root(script, files.config_file)
     site = open_site(files, usable_config(files, args, {})[0], args)
     for directory in dict.fromkeys(map(os.path.dirname, (script, files.config_file, files.state_file))):
         if not os.path.isdir(directory):
@@ -7001,7 +7008,7 @@ def change_files(site: Site, kind: str, name: str, files: dict) -> None:
     known = list(files)[-1]
     begin, end = agent_commands(kind, name, known, os.geteuid())
 
-    def put(contents: dict, call: Callable) -> None:
+    def give(contents: dict, call: Callable) -> None:
         for path, data in contents.items():
             if data is not None:
                 make_private_dir(os.path.dirname(path))
@@ -7015,10 +7022,10 @@ def change_files(site: Site, kind: str, name: str, files: dict) -> None:
     if before[known] is not None:
         tell_system(site, end, none=b"No such process")  # launchd has not loaded it
     try:
-        put(files, tell_system)
+        give(files, tell_system)
     except BaseException:
         ask_system(site, end)
-        put(before, ask_system)
+        give(before, ask_system)
         raise
 
 
@@ -7041,7 +7048,7 @@ def make_calling(site: Site, args: Any) -> Calling:
     account = home_directory({})
     usual, real = map(os.path.realpath, (f"{account}/.openclaw/net/state/ops-monitor.json", site.store.path))
     named = (("--config-file", args.config_file, site.config_file), ("--state-file", args.state_file, site.store.path))
-    words = [word for flag, given, path in named if given for word in (flag, path)]
+    words = [word for name, given, path in named if given for word in (name, path)]
     env = {name: os.path.abspath(expand_home(site.env[name].strip(), site.home)) for name in MOVES_US if not is_unset(site.env.get(name))}
     if os.path.realpath(site.home) != os.path.realpath(account):  # a scheduler sets the account's
         env["HOME"] = site.home
@@ -8284,7 +8291,7 @@ def state_of_entry(entry: Entry, home: str) -> str:
     """The state file that a scheduler's entry works on."""
     env = {"HOME": home, **entry.env}
     words = [part for word in entry.call.options for part in word.split("=", 1)]
-    given = next((path for flag, path in zip(words, words[1:]) if flag == "--state-file"), "")
+    given = next((path for name, path in zip(words, words[1:]) if name == "--state-file"), "")
     return os.path.realpath(files_for(env, "", re.sub(r"^\$(HOME|\{HOME\})(?=/)", "~", given)).state_file)
 
 
@@ -8366,8 +8373,7 @@ def examine_config(patient: Patient) -> Iterator[Health]:
 
 def examine_permissions(patient: Patient) -> Iterator[Health]:
     home, secret, found = patient.files.home, patient.openclaw.path, []
-    for path in (patient.files.config_file, patient.files.state_file):
-        refuse_foreign_root(path)  # what is foreign to root is its owner's: nothing is to be mended there
+    refuse_foreign_root(patient.files.config_file, patient.files.state_file)  # what is foreign to root is its owner's: nothing to mend
     writes = ", ".join([job.id for job in patient.site.config.jobs.values() if job.kind == WRITE][:5])
     blocked_too = f"; these writes stay BLOCKED: {writes}" if writes else ""
     state, openclaw = (check_trust(path, home) if path else Trust() for path in (patient.files.state_file, secret))
@@ -8465,11 +8471,9 @@ def examine_token(patient: Patient) -> Iterator[Health]:
 
 def examine_target(patient: Patient) -> Iterator[Health]:
     site, delivery = patient.site, patient.delivery
-    given, found = str(site.target or delivery.target or ""), None
     if not patient.needs_openclaw:
         return
-    if delivery.channel == "telegram":
-        found = parse_target(given) if given else find_target(patient.openclaw, delivery.account)
+    given, found = wanted_chat(site, patient.openclaw)
     if given and (found or delivery.channel != "telegram"):
         yield Health("ok", f"{given} from {'--target' if site.target else 'delivery.target'}")
     elif found:
@@ -8847,7 +8851,7 @@ def parse_command_line(argv: list) -> tuple:
     args, unknown_words = parser.parse_known_args(argv[1:])
     if unknown_words:
         word = unknown_words[0]
-        flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
+        flags = [name for action in parser._actions for name in action.option_strings] if word.startswith("-") else []
         raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{script_command()} {name} -h")
     return name, args
 
