@@ -3677,11 +3677,16 @@ def way_to(path: str) -> list:
 
 
 class Trust(NamedTuple):
-    """Whether others could have written a file: why it is refused, or what to warn of."""
+    """Whether others could have written a file."""
 
-    refusal: str = ""
-    mend: str = ""
-    warning: str = ""
+    refusal: str = ""  # why it is refused
+    warning: str = ""  # what to think of, although it is not
+    mend: str = ""  # the command that ends either
+
+    @property
+    def doubt(self) -> str:
+        """Either, on one line."""
+        return self.refusal or self.warning and f"{self.warning}; {self.mend}"
 
 
 def user_name(uid: int) -> str:
@@ -3698,7 +3703,7 @@ def check_trust(path: str, home: str) -> Trust:
     real, real_home = os.path.realpath(path), os.path.realpath(home)
     is_below = (real + "/").startswith(real_home + "/")
     above = {*way_to(os.path.dirname(home)), *way_to(os.path.dirname(real_home))} if is_below else set()
-    warning = ""
+    trust = Trust()
     for step in dict.fromkeys(way_to(path)):
         if step in above:
             continue
@@ -3707,14 +3712,14 @@ def check_trust(path: str, home: str) -> Trust:
         except OSError:
             continue
         if found.st_uid not in (os.geteuid(), 0):
-            return Trust(f"{step} belongs to {user_name(found.st_uid)}", f"chown {user_name(os.geteuid())} {shell_word(step)}")
+            return Trust(f"{step} belongs to {user_name(found.st_uid)}", mend=f"chown {user_name(os.geteuid())} {shell_word(step)}")
         sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
         mode = 0 if sticky or stat.S_ISLNK(found.st_mode) else found.st_mode
         if mode & stat.S_IWOTH:
-            return Trust(f"{step} can be written by everyone", f"chmod o-w {shell_word(step)}")
-        if mode & stat.S_IWGRP and not warning:
-            warning = f"{step} can be written by its group; chmod g-w {shell_word(step)}"
-    return Trust(warning=warning)
+            return Trust(f"{step} can be written by everyone", mend=f"chmod o-w {shell_word(step)}")
+        if mode & stat.S_IWGRP and not trust.warning:
+            trust = Trust("", f"{step} can be written by its group", f"chmod g-w {shell_word(step)}")
+    return trust
 
 
 def home_directory(env: dict) -> str:
@@ -3818,10 +3823,10 @@ def history_records(path: str) -> Iterator[dict]:
 class Store:
     """The state file: short transactions under a lock, each durable before it counts."""
 
-    def __init__(self, path: str, clock: Clock, on_lost: Callable[[State, str], None] = lambda state, aside: None):
+    def __init__(self, path: str, clock: Clock):
         self.path = path
         self.clock = clock
-        self.on_lost = on_lost  # told inside the transaction that moved an unreadable file aside
+        self.on_lost: Callable[[State, str], None] = lambda state, aside: None  # told inside the transaction that moved an unreadable file aside
         self.known: tuple = ((), "")  # signature of the file as last seen, and its text
         self.viewed: Any = ((), None)  # the same of the State that was read to look at, and that State
         self.stem = path.removesuffix(".json")
@@ -4534,19 +4539,15 @@ def end_connection(connection: Any) -> None:
         pass  # it has ended by itself
 
 
-def post_json(url: str, body: dict, proxy: str = "") -> tuple:
-    """(status, bytes) of a POST.  Raises OSError before the request went out, Lost after it.
-
-    http.client rather than urllib: it tells connecting from answering, follows no redirect, and
-    loads in half the time.  Both are dear, so only when there is something to send.
-    """
+def connection_to(url: str, proxy: str) -> tuple:
+    """(connection that is not made yet, what to request on it, headers) for a URL, by way of a proxy if one is named."""
     import http.client
-    import threading
     from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(url)
     via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    is_secret = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if is_secret else http.client.HTTPConnection
     try:
         connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
     except http.client.HTTPException as error:  # a host that cannot be one
@@ -4557,10 +4558,21 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
 
         pair = f"{unquote(via.username)}:{unquote(via.password or '')}"
         login = {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-    if proxy and parts.scheme == "https":
+    if proxy and is_secret:
         connection.set_tunnel(parts.hostname or "", parts.port or 443, login)
-    headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **(login if parts.scheme != "https" else {})}
-    target = url if proxy and parts.scheme != "https" else parts.path
+    return connection, url if proxy and not is_secret else parts.path, {} if is_secret else login
+
+
+def post_json(url: str, body: dict, proxy: str = "") -> tuple:
+    """(status, bytes) of a POST.  Raises OSError before the request went out, Lost after it.
+
+    http.client rather than urllib: it tells connecting from answering, follows no redirect, and
+    loads in half the time.  Both are dear, so only when there is something to send.
+    """
+    import http.client
+    import threading
+
+    connection, target, headers = connection_to(url, proxy)
     watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
     watch.daemon = True
     was_sent = False
@@ -4572,7 +4584,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         watch.start()
         reach("send")
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        connection.request("POST", target, data, headers)
+        connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **headers})
         reach("receive")
         response = connection.getresponse()
         raw = response.read(65536)
@@ -6312,11 +6324,6 @@ def log_text(site: Site, path: str, begin: int = 0) -> str:
     return site.redact.read(kept.kept())
 
 
-def show_file(site: Site, path: str, begin: int = 0, stream: Any = None) -> None:
-    """Print what a command has written to its log."""
-    show(log_text(site, path, begin), stream or sys.stdout)
-
-
 # ==== GATE ===============================================================
 # Writes: approved by a person for exactly these bytes, run once, verified by a read-only job.
 # Nothing else in this file runs a write: the tick, the queue, `after` and auto-resume have no way here.
@@ -6577,7 +6584,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
         outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
         plan = make_plan(site, job)
         yield Change(lambda state: settle_write(site, state, job, outcome, plan, log), urgent=True)
-    show_file(site, log)
+    show(log_text(site, log), sys.stdout)
     phrase = outcome_phrase(outcome)
     if phrase:
         code = JOB_FAILED
@@ -6716,7 +6723,7 @@ def load_config(files: Files, args: Any) -> tuple:
         refuse_foreign_root(path, files.state_file)  # what is foreign to root is its owner's: nothing is to be mended there
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
-        return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
+        return read_config(raw.decode("utf-8-sig")), trust.doubt
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
@@ -7304,10 +7311,7 @@ def is_configured(site: Site, job_id: str) -> bool:
 
 def is_orphan(site: Site, job_id: str) -> bool:
     """Whether a managed job runs although the config no longer has it."""
-    directory = site.store.job_dir(job_id)
-    if is_configured(site, job_id) or not os.path.isdir(directory):
-        return False
-    return managed_look(directory, site.clock.now(), site.redact, "").state == RUNNING
+    return not is_configured(site, job_id) and managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
 
 
 def keep_jobs(site: Site, state: State) -> None:
@@ -7494,7 +7498,7 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     phrase = outcome_phrase(outcome)
     show_output(site, outcome)
     if not job.managed:
-        show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
+        show(log_text(site, log, printed), sys.stderr if phrase else sys.stdout)
     if phrase:
         raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
@@ -8380,9 +8384,8 @@ def examine_permissions(patient: Patient) -> Iterator[Health]:
     for level, what, trust, more in (
         ("fail", "config", patient.trust, blocked_too), ("fail", "state", state, blocked_too), ("warn", "OpenClaw's config", openclaw, ""),
     ):  # fmt: skip
-        words, _, mend = trust.warning.rpartition("; ")
-        if trust.refusal or words:
-            found.append(Health(level if trust.refusal else "warn", f"{what}: {trust.refusal or words}{more}", trust.mend or mend))
+        if trust.doubt:
+            found.append(Health(level if trust.refusal else "warn", f"{what}: {trust.refusal or trust.warning}{more}", trust.mend))
     if os.path.exists(secret) and os.stat(secret).st_mode & 0o077:
         found.append(Health("warn", f"{secret} holds the token, and others may open it", f"chmod 600 {shell_word(secret)}"))
     yield from found or [Health("ok", "nobody else can write the config, the state or what leads to them")]
@@ -8880,8 +8883,8 @@ def dispatch(argv: list) -> int:
     if warning and sys.stderr.isatty():
         warn(f"warning: {warning}")
     site = open_site(files, config, args)
-    trust = check_trust(files.state_file, files.home)  # it holds the approvals
-    site.config_risk = "; ".join(filter(None, [warning, trust.refusal or trust.warning]))
+    state_doubt = check_trust(files.state_file, files.home).doubt  # it holds the approvals
+    site.config_risk = "; ".join(filter(None, [warning, state_doubt]))
     return row.function(site, args)
 
 
