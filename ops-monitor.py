@@ -5834,17 +5834,21 @@ def speak_between(site: Site, job: Any) -> Flow:
     yield Change(lambda state: perform(site, state, job.id, remind(job, state.memory(job.id), site.clock.now())))
 
 
-def refuse_entry(site: Site, state: State, entry: dict) -> None:
+def refuse_entry(site: Site, entry: dict) -> Flow:
     """A queued job that may not run: said, and done with."""
-    stored = queue_entry(state, str(entry.get("id"))) or entry
-    if stored.get("status") != "pending":
-        return
-    job_id = str(entry.get("jobId"))
-    job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
-    stored.update(status="blocked", doneAt=state.now, jobId=shown)
-    words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
-    tell(site, state, shown, Notify("blocked", "told", ALERT, words))
-    state.record("blocked", shown, by=entry.get("by") or "queue")
+
+    def apply(state: State) -> None:
+        stored = queue_entry(state, str(entry.get("id"))) or entry
+        if stored.get("status") != "pending":
+            return
+        job_id = str(entry.get("jobId"))
+        job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
+        stored.update(status="blocked", doneAt=state.now, jobId=shown)
+        words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
+        tell(site, state, shown, Notify("blocked", "told", ALERT, words))
+        state.record("blocked", shown, by=entry.get("by") or "queue")
+
+    yield Change(apply)
 
 
 # ---- writes, as far as a tick has to do with them
@@ -6541,7 +6545,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     raise BlockedError(f"BLOCKED: {words}{v1}", gate_advice(site, job, reason))
 
 
-def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
+def settle_verify_now(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
     """The result of a verification by hand; the queued run of it is done as well."""
     settle_run(site, state, check, outcome, plans, by="verify")
     for entry in state.queue:
@@ -6558,7 +6562,7 @@ def verify_now(site: Site, job: Any) -> Flow:
             if check.id in site.store.view().gate(job.id).verify_left:  # else a tick was faster
                 outcome = yield run_command(site, check, new_id())
                 plans = plans_to_verify(site, check)
-                yield Change(lambda state: settle_verification(site, state, job, check, outcome, plans), urgent=True)
+                yield Change(lambda state: settle_verify_now(site, state, job, check, outcome, plans), urgent=True)
                 show_output(site, outcome)
     passed = site.store.view().gate(job.id).verify == "passed"
     print(site.say("verify.passed" if passed else "verify.failed", job=job.id))
@@ -6967,7 +6971,7 @@ def do_init(files: Files, args: Any) -> int:
         text = STARTER_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"STARTER_JOB"', json.dumps(STARTER_JOB))
         make_file(site, files.config_file, text.encode())
         if not install_script(site, script, args.upgrade):
-            return conclude(site, "help.next", command=site.advise("init", "", "--upgrade"))
+            return conclude(site, "help.next", command=site.advise("init --upgrade"))
     site.call = script_command(script), site.call[1]
     return conclude(site, "help.next", command=site.advise("validate-config"))
 
@@ -6991,7 +6995,7 @@ def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"(?!)
     phrase = outcome_phrase(outcome)
     if phrase and not re.search(none, outcome.err):
         said = one_line(site.redact.read(outcome.err or outcome.out), 400)
-        raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule", "", "print"))
+        raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule print"))
     return b"" if phrase else outcome.out
 
 
@@ -7090,7 +7094,7 @@ def refuse_interval(site: Site, what: str, kind: str, every: float) -> None:
     if every not in steps:
         better = duration_text(min((step for step in steps if step >= every), default=DAY)).replace(" ", "")
         known = ", ".join(map(duration_text, steps)) if kind == "cron" else "whole number of seconds up to 1d"
-        advice = site.advise("schedule", "", what, "--kind", kind, "--every", better)
+        advice = site.advise(f"schedule {what} --kind {kind} --every {better}")
         raise UsageError(f"{kind} cannot call every {duration_text(every)}; possible: {known}", advice)
 
 
@@ -7142,7 +7146,7 @@ def do_schedule(files: Files, args: Any) -> int:
         return DONE
     others = [other for other in kinds if other != kind]
     if others:
-        raise UsageError(f"{others[0]} calls tick already", site.advise("schedule", "", "remove", "--kind", others[0]))
+        raise UsageError(f"{others[0]} calls tick already", site.advise(f"schedule remove --kind {others[0]}"))
     return install_schedule(site, kind, calling)
 
 
@@ -7250,10 +7254,6 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     return code
 
 
-def refuse(site: Site, entry: dict) -> Flow:
-    yield Change(lambda state: refuse_entry(site, state, entry))
-
-
 def id_of_entry(entry: dict) -> str:
     """The id of a queue entry; '' if somebody else wrote it and gave it none."""
     return entry["id"] if isinstance(entry.get("id"), str) else ""
@@ -7277,7 +7277,7 @@ def plan_tick(site: Site, driver: Driver) -> None:
         if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken or others and not job:
             continue
         if job is None or job.kind != CHECK or job.risk != READ_ONLY:
-            driver.add(refuse(site, entry))
+            driver.add(refuse_entry(site, entry))
         elif job_id not in taken:
             taken.add(job_id)
             driver.add(run_check(site, job, id_of_entry(entry)))
@@ -8548,7 +8548,7 @@ def examine_test(patient: Patient) -> Iterator[Health]:
             return
         more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
-        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor", "", "--online"))
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor --online"))
         if not goes_on:
             return
 
@@ -8621,7 +8621,7 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
         return
     facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
     if error:
-        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor", "", "--online"))
+        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor --online"))
     else:
         yield Health("warn", facts, site.advise("tick"))
 
@@ -8639,7 +8639,7 @@ def examine_intentions(patient: Patient) -> Iterator[Health]:
             yield Health("warn", f"{job_id}: its {action} of {site.clock.full_text(at)} has no result; it had {duration_text(limit)}", mend)
 
 
-CHECKS = {
+EXAMINATIONS = {
     "python": examine_python, "clock": examine_clock, "config": examine_config, "permissions": examine_permissions,
     "disk": examine_disk, "directory": examine_place, "state": examine_state, "openclaw.json": examine_openclaw, "token": examine_token,
     "target": examine_target, "way": examine_way, "openclaw": examine_program, "online": examine_online, "test message": examine_test,
@@ -8647,10 +8647,10 @@ CHECKS = {
 }  # fmt: skip
 
 
-def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> Iterator[Health]:
-    """What a check finds; what it stumbles over is a finding too."""
+def examined(patient: Patient, examine: Callable[[Patient], Iterator[Health]]) -> Iterator[Health]:
+    """What an examination finds; what it stumbles over is a finding too."""
     try:
-        yield from check(patient)
+        yield from examine(patient)
     except OpsError as error:
         yield Health("fail", str(error), error.advice)
     except OSError as error:
@@ -8677,8 +8677,8 @@ def do_doctor(files: Files, args: Any) -> int:
     """Check all that stands between your jobs and you, and say what mends it.  Changes nothing."""
     patient, found = Patient(files, args), []
     tidy = patient.site.redact.tidy
-    for subject, check in CHECKS.items():
-        for health in examined(patient, check):
+    for subject, examine in EXAMINATIONS.items():
+        for health in examined(patient, examine):
             found.append(health)
             mend = f"\n      {tidy(health.mend)}" if health.mend and health.level != "ok" else ""
             print(f"{health.level:4}  {subject}: {tidy(one_line(health.facts, 600))}{mend}", flush=True)
