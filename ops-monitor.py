@@ -4878,6 +4878,16 @@ def record_end(directory: str, record: bytes) -> None:
             pause = min(30.0, 2 * pause)
 
 
+def leave_terminal() -> None:
+    """Go on in a session of its own, with nothing on descriptors 0 to 2; only KILL ends it."""
+    os.setsid()
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -> None:
     """Launch a job and stay beside it: the whole life of the supervisor.  `head` is the record so far, without its end.
 
@@ -4896,13 +4906,8 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
         answer = os.read(source, 4096)
         os.write(2, answer[1:])
         os._exit({b"+": 0, b"?": 127}.get(answer[:1], 126))
-    os.setsid()
-    nothing = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nothing, fd)
+    leave_terminal()
     os.set_inheritable(lock, True)  # the one child that is made is the job
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     bell, _ = ring_on_exit()
     actions = [(os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)]
     defaults = (*SIGNALS_OF_OURS, signal.SIGHUP)
@@ -4930,7 +4935,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
 
 SUPERVISOR = (  # all that its interpreter gets
     reach, find_executable, spawn, quick_output, open_private, write_all, flush_to_disk, flush_directory, remove_quietly, write_durably,
-    ring_on_exit, end_one, end_group, process_fields, process_start, take_run_lock, trim_log, wait_and_trim, record_end, supervise,
+    ring_on_exit, end_one, end_group, process_fields, process_start, take_run_lock, trim_log, wait_and_trim, record_end, leave_terminal, supervise,
 )  # fmt: skip
 SUPERVISOR_START = (
     "import errno,fcntl,marshal,os,select,signal,sys,time;codes,constants,facts=marshal.loads(sys.stdin.buffer.read());"
