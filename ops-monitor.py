@@ -3377,25 +3377,18 @@ def warn(*lines: str) -> None:
         pass  # nobody reads
 
 
-# ---- clock
-
-
-def awake_seconds() -> float:
-    """Seconds on a clock that stops while the machine sleeps and never jumps."""
-    if sys.platform == "darwin":  # documented; not tried there
-        return time.clock_gettime(time.CLOCK_UPTIME_RAW)
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
+# ---- programs
 
 
 def find_executable(program: str, path: str, cwd: str) -> str:
     """The file that `program` names.  Raises OSError as execvp would."""
+    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
     try:
         os.fsencode(program)
     except UnicodeEncodeError:  # half a letter: no file can be called so
-        raise FileNotFoundError(errno.ENOENT, "no such program", program) from None
+        raise trouble from None
     if "/" in program:
         return os.path.normpath(os.path.join(cwd, program))
-    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
     for place in path.split(":"):
         candidate = os.path.join(cwd, place, program)
         if os.path.isfile(candidate):
@@ -3439,6 +3432,16 @@ def quick_output(argv: list) -> str:
         output = file.read()
     os.waitpid(pid, 0)
     return output.decode("utf-8", "replace")
+
+
+# ---- clock
+
+
+def awake_seconds() -> float:
+    """Seconds on a clock that stops while the machine sleeps and never jumps."""
+    if sys.platform == "darwin":  # documented; not tried there
+        return time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def boot_identity() -> str:
@@ -3765,7 +3768,6 @@ def try_lock(path: str) -> Optional[int]:
         os.close(fd)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
-        error.filename = error.filename or path
         raise
 
 
@@ -4949,6 +4951,9 @@ def supervisor_command(job_id: str, cwd: str, env: dict, timeout: float, **facts
     constants = {"LOG_LIMIT": LOG_LIMIT, "LOG_KEPT": LOG_KEPT, "SIGNALS_OF_OURS": [*map(int, SIGNALS_OF_OURS)]}
     argv = [sys.executable or "python3", "-I", "-S", "-c", SUPERVISOR_START, "ops-monitor-supervisor", job_id]
     return Command(argv, cwd, env, timeout, stdin=marshal.dumps((codes, constants, facts)))
+
+
+# ---- its records
 
 
 class Run(NamedTuple):
@@ -6297,6 +6302,9 @@ def warn_undelivered(delivered: Delivered) -> None:
         warn(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again")
 
 
+# ---- what commands printed
+
+
 def drop_output(fd: int) -> None:
     """What is still printed there goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
@@ -7442,7 +7450,7 @@ def do_tick(files: Files, args: Any) -> int:
         print_report(site)
 
 
-# ---- start, stop, run, enqueue
+# ---- start, stop, run, approve, revoke, enqueue
 
 
 def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
@@ -8107,7 +8115,7 @@ def do_history(site: Site, args: Any) -> int:
     example="logs nightly-index -n 20",
 )
 def do_logs(site: Site, args: Any) -> int:
-    """Show the run log of a long job (its start log, if it is not managed)."""
+    """Show the log of a long job (its start log, if it is not managed) or of a write."""
     directory = site.store.job_dir(args.job)
     job = site.config.jobs.get(args.job) if os.path.isdir(directory) else find_job(site, args.job)
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
