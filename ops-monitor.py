@@ -4965,9 +4965,7 @@ class Run(NamedTuple):
     boot: str = ""
     pid: int = 0
     process_start: str = ""
-    started_at: float = 0.0
-    exit_code: Optional[int] = None
-    ended_at: float = 0.0
+    exit_code: Optional[int] = None  # negative: the signal that ended it; None: it runs, or nobody could write down how it ended
 
 
 def read_run(directory: str) -> Optional[Run]:
@@ -4976,7 +4974,7 @@ def read_run(directory: str) -> Optional[Run]:
         raw = json.loads(read_file(f"{directory}/run.json", 1 << 16))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RecursionError) as error:
         raise ValueError(str(error)) from None
     values = {name: raw[camel(name)] for name in Run._fields if camel(name) in raw} if isinstance(raw, dict) else {}
     blank = Run(exit_code=0)
@@ -5603,7 +5601,7 @@ HASHED_UP_TO = 256 << 20  # bytes of a file that are bound by content; larger on
 FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"  # of writes and verifications
 
 
-def fixed_environment(site: Site, job: Any) -> dict:
+def fixed_environment(job: Any) -> dict:
     """The environment of writes and verifications, whoever calls: nothing of the caller's bends them."""
     user = user_name(os.geteuid())
     return {"PATH": FIXED_PATH, "HOME": home_directory({}), "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", **job.env}
@@ -5705,7 +5703,7 @@ def remembered(plan: Plan, salt: str, prefix: str = "") -> dict:
 
 def run_command(site: Site, job: Any, marker: str) -> Command:
     """The command of a one-shot read.  A verification gets a fixed environment, whoever calls."""
-    env = fixed_environment(site, job) if job.id in site.verifies else site.environment(job)
+    env = fixed_environment(job) if job.id in site.verifies else site.environment(job)
     return Command(job.commands.run, site.directory(job), env, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
 
 
@@ -6598,7 +6596,7 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
             os.replace(log, log + ".1")
         except OSError:
             pass  # the first run; nothing may fail between the mark and the run
-        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
+        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(job), run_timeout(job), marker=run_id, log=log)
         plan = make_plan(site, job)
         yield Change(lambda state: settle_write(site, state, job, outcome, plan, log), urgent=True)
     show(log_text(site, log), sys.stdout)
@@ -6770,18 +6768,17 @@ def make_site(files: Files, config: Config) -> Site:
     return Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
 
 
-def tell_lost_state(site: Site, state: State, aside: str) -> None:
-    words = Phrase("state.lost", {"path": site.store.path, "aside": aside})
-    tell(site, state, "", Notify("state", "told", ALERT, words))
-    state.record("state lost", aside=aside)
-
-
 def called_site(files: Files, config: Config, args: Any) -> Site:
     """The site as the command line has called it: its target, its next commands, its alarm for a lost state."""
     site = make_site(files, config)
     site.target = getattr(args, "target", "")
     site.call = how_called(args)
-    site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
+
+    def tell_lost(state: State, aside: str) -> None:
+        tell(site, state, "", Notify("state", "told", ALERT, Phrase("state.lost", {"path": site.store.path, "aside": aside})))
+        state.record("state lost", aside=aside)
+
+    site.store.on_lost = tell_lost
     return site
 
 
@@ -8742,11 +8739,6 @@ DEMO_CONFIG = """{
 }"""
 
 
-def demo_site(directory: str) -> Site:
-    python = json.dumps(sys.executable or "python3")
-    return scratch_site(directory, DEMO_CONFIG.replace('"PYTHON"', python).replace('"DEMO_JOB"', json.dumps(DEMO_JOB)))
-
-
 def scene(text: str) -> None:
     print(f"\n# {text}", flush=True)
 
@@ -8815,8 +8807,9 @@ def do_demo(files: Files, args: Any) -> int:
     """Show the main job at work, with real processes, in a temporary directory; nothing is sent."""
     import tempfile
 
+    config = DEMO_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"DEMO_JOB"', json.dumps(DEMO_JOB))
     with tempfile.TemporaryDirectory(prefix="ops-demo-") as directory:
-        site = demo_site(directory)
+        site = scratch_site(directory, config)
         try:
             play_read(site)
             play_write(site, site.config.jobs["prune"])

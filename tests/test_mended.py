@@ -592,6 +592,15 @@ class TestProgress(unittest.TestCase):
 
 
 class TestSupervisors(Managed):
+    def test_a_record_that_is_nested_without_end_is_that_job_s_trouble_alone(self):
+        home = self.started(managed("m", "exec sleep 60"), check("c", "exit 3", everySeconds=3600))
+        path = os.path.join(home.job_dir("m"), "run.json")
+        record = home.read(path)
+        home.put(path, "[" * 60000)
+        self.assertEqual(home.tick().code, 0)
+        self.assertEqual([len(home.told_with("ALERT", what)) for what in ("exit code 3", "record")], [1, 1])
+        home.put(path, record)
+
     def test_an_end_that_cannot_be_recorded_for_a_while_is_recorded_later(self):
         home = Installation(self, managed("m", "while [ ! -e go ]; do sleep 0.05; done; exit 0", autoResume=True))
         self.start(home, "m")
