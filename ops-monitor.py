@@ -4818,19 +4818,6 @@ PROGRESS_LIMIT = 64 << 10
 # that go with them, and the modules and constants that `supervisor_command` names.
 
 
-def take_run_lock(directory: str) -> int:
-    """A descriptor that holds the run lock.  Whoever cannot have it ends with 75."""
-    lock = open_private(f"{directory}/run.lock", os.O_RDWR)
-    for _ in range(50):  # somebody who only looks holds it for an instant
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            time.sleep(0.01)
-    os.write(2, b"another run holds run.lock\n")
-    os._exit(75)
-
-
 def trim_log(log: str, pid: int) -> None:
     """Keep the newest lines; what is written meanwhile is copied until nothing is."""
     edit = os.open(log, os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
@@ -4870,7 +4857,7 @@ def wait_and_trim(pid: int, bell: int, log: str, log_fd: int) -> int:
 
 
 def record_end(directory: str, record: bytes) -> None:
-    """However long the disk is full: until it is on record how the job ended, its lock is held, and nothing starts it again."""
+    """Put on record how the job ended, however long the disk is full; until then its lock is held, and nothing starts it again."""
     pause = 0.5
     while os.path.isdir(directory):
         try:
@@ -4897,11 +4884,14 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
     """
     log, pid = f"{directory}/run.log", 0
     try:
-        lock = take_run_lock(directory)
+        lock = wait_lock(f"{directory}/run.lock", 0.5)  # somebody who only looks holds it for an instant
         log_fd = open_private(log, os.O_RDWR | os.O_APPEND)
     except OSError as error:
         os.write(2, f"{directory}: {error.strerror}\n".encode())
         os._exit(126)
+    if lock is None:
+        os.write(2, b"another run holds run.lock\n")
+        os._exit(75)
     source, sink = os.pipe()
     if os.fork():
         os.close(sink)
@@ -4920,7 +4910,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
     except OSError as error:  # nothing may run that is not on record
         if pid:
             end_group(pid, signal.SIGKILL)
-        os.write(sink, f"{'?' if error.errno == 2 else '-'}{program}: {error.strerror}\n".encode())
+        os.write(sink, f"{'?' if error.errno == errno.ENOENT else '-'}{program}: {error.strerror}\n".encode())
         os._exit(126)
     os.write(sink, b"+")
     os.close(sink)
@@ -4936,8 +4926,9 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
 
 
 SUPERVISOR = (  # all that its interpreter gets
-    reach, find_executable, spawn, quick_output, open_private, write_all, flush_to_disk, flush_directory, remove_quietly, write_durably,
-    ring_on_exit, end_one, end_group, process_fields, process_start, take_run_lock, trim_log, wait_and_trim, record_end, leave_terminal, supervise,
+    reach, find_executable, spawn, quick_output, make_private_dir, open_private, write_all, flush_to_disk, flush_directory, remove_quietly,
+    write_durably, try_lock, wait_lock, ring_on_exit, end_one, end_group, process_fields, process_start,
+    trim_log, wait_and_trim, record_end, leave_terminal, supervise,
 )  # fmt: skip
 SUPERVISOR_START = (
     "import errno,fcntl,marshal,os,select,signal,sys,time;codes,constants,facts=marshal.loads(sys.stdin.buffer.read());"
@@ -5362,6 +5353,9 @@ def settle_look(site: Site, state: State, job: Any, look: Observation) -> Decisi
 
 def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
+
+
+# ---- a job's lock: whoever starts, stops or runs it holds that
 
 
 def try_job_lock(site: Site, job: Any, seconds: float = 0.0) -> Any:
