@@ -88,6 +88,17 @@ class TestStops(Managed):
         self.assertEqual((result.code, home.processes()), (74, []))
         self.assertIn("cannot be noted", result.out)
 
+    def test_a_job_that_was_muted_is_silent_as_an_orphan_too_until_that_is_over(self):
+        home = self.started(managed("m", "exec sleep 60"))
+        home.tick()
+        home.call("mute", "m", "--for", "600")
+        home.configure(managed("renamed", "exec sleep 60"))
+        home.tick(later=60)
+        self.assertEqual(home.told_with("stop m"), [])
+        for later in (700, 760, 820):
+            home.tick(later=later)
+        self.assertEqual((len(home.told_with("messages held: 1")), len(home.told_with("stop m"))), (1, 1))
+
     def test_a_stop_that_cannot_tell_says_so(self):
         home = Installation(self, long_job("crawl", status="echo '{'"))
         result = home.call("stop", "crawl")
