@@ -3334,25 +3334,18 @@ def warn(*lines: str) -> None:
         pass  # nobody reads
 
 
-# ---- clock
-
-
-def awake_seconds() -> float:
-    """Seconds on a clock that stops while the machine sleeps and never jumps."""
-    if sys.platform == "darwin":  # documented; not tried there
-        return time.clock_gettime(time.CLOCK_UPTIME_RAW)
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
+# ---- programs
 
 
 def find_executable(program: str, path: str, cwd: str) -> str:
     """The file that `program` names.  Raises OSError as execvp would."""
+    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
     try:
         os.fsencode(program)
     except UnicodeEncodeError:  # half a letter: no file can be called so
-        raise FileNotFoundError(errno.ENOENT, "no such program", program) from None
+        raise trouble from None
     if "/" in program:
         return os.path.normpath(os.path.join(cwd, program))
-    trouble: OSError = FileNotFoundError(errno.ENOENT, "no such program", program)
     for place in path.split(":"):
         candidate = os.path.join(cwd, place, program)
         if os.path.isfile(candidate):
@@ -3396,6 +3389,16 @@ def quick_output(argv: list) -> str:
         output = file.read()
     os.waitpid(pid, 0)
     return output.decode("utf-8", "replace")
+
+
+# ---- clock
+
+
+def awake_seconds() -> float:
+    """Seconds on a clock that stops while the machine sleeps and never jumps."""
+    if sys.platform == "darwin":  # documented; not tried there
+        return time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def boot_identity() -> str:
@@ -3634,11 +3637,16 @@ def way_to(path: str) -> list:
 
 
 class Trust(NamedTuple):
-    """Whether others could have written a file: why it is refused, or what to warn of."""
+    """Whether others could have written a file."""
 
-    refusal: str = ""
-    mend: str = ""
-    warning: str = ""
+    refusal: str = ""  # why it is refused
+    warning: str = ""  # what to think of, although it is not
+    mend: str = ""  # the command that ends either
+
+    @property
+    def doubt(self) -> str:
+        """Either, on one line."""
+        return self.refusal or self.warning and f"{self.warning}; {self.mend}"
 
 
 def user_name(uid: int) -> str:
@@ -3655,7 +3663,7 @@ def check_trust(path: str, home: str) -> Trust:
     real, real_home = os.path.realpath(path), os.path.realpath(home)
     is_below = (real + "/").startswith(real_home + "/")
     above = {*way_to(os.path.dirname(home)), *way_to(os.path.dirname(real_home))} if is_below else set()
-    warning = ""
+    trust = Trust()
     for step in dict.fromkeys(way_to(path)):
         if step in above:
             continue
@@ -3664,14 +3672,14 @@ def check_trust(path: str, home: str) -> Trust:
         except OSError:
             continue
         if found.st_uid not in (os.geteuid(), 0):
-            return Trust(f"{step} belongs to {user_name(found.st_uid)}", f"chown {user_name(os.geteuid())} {shell_word(step)}")
+            return Trust(f"{step} belongs to {user_name(found.st_uid)}", mend=f"chown {user_name(os.geteuid())} {shell_word(step)}")
         sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
         mode = 0 if sticky or stat.S_ISLNK(found.st_mode) else found.st_mode
         if mode & stat.S_IWOTH:
-            return Trust(f"{step} can be written by everyone", f"chmod o-w {shell_word(step)}")
-        if mode & stat.S_IWGRP and not warning:
-            warning = f"{step} can be written by its group; chmod g-w {shell_word(step)}"
-    return Trust(warning=warning)
+            return Trust(f"{step} can be written by everyone", mend=f"chmod o-w {shell_word(step)}")
+        if mode & stat.S_IWGRP and not trust.warning:
+            trust = Trust("", f"{step} can be written by its group", f"chmod g-w {shell_word(step)}")
+    return trust
 
 
 def home_directory(env: dict) -> str:
@@ -3717,8 +3725,17 @@ def try_lock(path: str) -> Optional[int]:
         os.close(fd)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return None
-        error.filename = error.filename or path
         raise
+
+
+def wait_lock(path: str, seconds: float) -> Optional[int]:
+    """The same, tried again for at most `seconds`."""
+    until = time.monotonic() + seconds
+    fd = try_lock(path)
+    while fd is None and time.monotonic() < until:
+        time.sleep(0.01)
+        fd = try_lock(path)
+    return fd
 
 
 def is_held(path: str, seconds: float = 0.0) -> bool:
@@ -3735,16 +3752,6 @@ def is_held(path: str, seconds: float = 0.0) -> bool:
             if time.monotonic() >= until:
                 return True
         time.sleep(0.02)
-
-
-def wait_lock(path: str, seconds: float) -> Optional[int]:
-    """The same, tried again for at most `seconds`."""
-    until = time.monotonic() + seconds
-    fd = try_lock(path)
-    while fd is None and time.monotonic() < until:
-        time.sleep(0.01)
-        fd = try_lock(path)
-    return fd
 
 
 # ---- the state file
@@ -3775,10 +3782,10 @@ def history_records(path: str) -> Iterator[dict]:
 class Store:
     """The state file: short transactions under a lock, each durable before it counts."""
 
-    def __init__(self, path: str, clock: Clock, on_lost: Callable[[State, str], None] = lambda state, aside: None):
+    def __init__(self, path: str, clock: Clock):
         self.path = path
         self.clock = clock
-        self.on_lost = on_lost  # told inside the transaction that moved an unreadable file aside
+        self.on_lost: Callable[[State, str], None] = lambda state, aside: None  # told inside the transaction that moved an unreadable file aside
         self.known: tuple = ((), "")  # signature of the file as last seen, and its text
         self.viewed: Any = ((), None)  # the same of the State that was read to look at, and that State
         self.stem = path.removesuffix(".json")
@@ -3790,8 +3797,8 @@ class Store:
     def job_dir(self, job_id: str) -> str:
         return f"{self.stem}.jobs/{slug(job_id)}"
 
-    def lock(self, name: str, seconds: float = 0.0, limit: float = 0.0) -> Optional[int]:
-        """A descriptor that holds the lock `name`, or None if it is not to be had within `seconds`.
+    def lock(self, name: str, seconds: float = 0.0, limit: float = 0.0) -> Any:
+        """A file that holds the lock `name` until it is closed, or None if that is not to be had within `seconds`.
 
         The file's time says when its holder should have ended, `limit` seconds from now.
         """
@@ -3800,13 +3807,15 @@ class Store:
             fd = wait_lock(path, seconds)
         except OSError as error:
             raise self._trouble("lock", path, error) from None
-        if fd is not None and limit:
+        if fd is None:
+            return None
+        if limit:
             now = self.clock.now().at
             try:
                 os.utime(fd, (now, now + limit))
             except OSError:
                 pass  # then nobody is told of a holder that hangs
-        return fd
+        return open(fd, "rb")
 
     def overdue(self, name: str) -> float:
         """Seconds since whoever took the lock `name` last should have ended; who finds it taken may ask."""
@@ -3831,11 +3840,11 @@ class Store:
 
         Raises StateError with the old file untouched, BusyError if the lock is not to be had.
         """
-        fd = self.lock("state", STATE_LOCK_WAIT)
-        if fd is None:
+        lock = self.lock("state", STATE_LOCK_WAIT)
+        if lock is None:
             path = self.lock_path("state")
             raise BusyError(f"another process has held {path} for {STATE_LOCK_WAIT:g} s", f"lsof {path}")
-        try:
+        with lock:
             state, before = self._load()
             if before is None:
                 self._move_aside(state)
@@ -3845,8 +3854,6 @@ class Store:
             if state.history:
                 self._append_history(state.history)
             return results
-        finally:
-            os.close(fd)
 
     def attempt(self, apply: Callable[[State], Any]) -> Optional[OpsError]:
         """The same for one who has to go on whether or not it can be saved: why it cannot, or None."""
@@ -4493,19 +4500,15 @@ def end_connection(connection: Any) -> None:
         pass  # it has ended by itself
 
 
-def post_json(url: str, body: dict, proxy: str = "") -> tuple:
-    """(status, bytes) of a POST.  Raises OSError before the request went out, Lost after it.
-
-    http.client rather than urllib: it tells connecting from answering, follows no redirect, and
-    loads in half the time.  Both are dear, so only when there is something to send.
-    """
+def connection_to(url: str, proxy: str) -> tuple:
+    """(connection that is not made yet, what to request on it, headers) for a URL, by way of a proxy if one is named."""
     import http.client
-    import threading
     from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(url)
     via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    is_secret = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if is_secret else http.client.HTTPConnection
     try:
         connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
     except http.client.HTTPException as error:  # a host that cannot be one
@@ -4516,10 +4519,21 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
 
         pair = f"{unquote(via.username)}:{unquote(via.password or '')}"
         login = {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-    if proxy and parts.scheme == "https":
+    if proxy and is_secret:
         connection.set_tunnel(parts.hostname or "", parts.port or 443, login)
-    headers = {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **(login if parts.scheme != "https" else {})}
-    target = url if proxy and parts.scheme != "https" else parts.path
+    return connection, url if proxy and not is_secret else parts.path, {} if is_secret else login
+
+
+def post_json(url: str, body: dict, proxy: str = "") -> tuple:
+    """(status, bytes) of a POST.  Raises OSError before the request went out, Lost after it.
+
+    http.client rather than urllib: it tells connecting from answering, follows no redirect, and
+    loads in half the time.  Both are dear, so only when there is something to send.
+    """
+    import http.client
+    import threading
+
+    connection, target, headers = connection_to(url, proxy)
     watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
     watch.daemon = True
     was_sent = False
@@ -4531,7 +4545,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         watch.start()
         reach("send")
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        connection.request("POST", target, data, headers)
+        connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **headers})
         reach("receive")
         response = connection.getresponse()
         raw = response.read(65536)
@@ -4756,158 +4770,140 @@ LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit
 PROGRESS_LIMIT = 64 << 10
 
 
-def supervise(directory: str, program: str, argv: list, mark: dict, head: str, log_limit: int, log_kept: int) -> None:
-    """Launch a job and stay beside it: the whole program of the supervisor.
+# ---- the supervisor: what stays beside a managed job, in an interpreter of its own
+#
+# A bare interpreter gets these functions as byte code (9 MB instead of 25, and an upgrade of this
+# file cannot change them half-way).  So they use nothing but each other, the functions of WORLD
+# that go with them, and the modules and constants that `supervisor_command` names.
 
-    Runs in a bare interpreter that got this function as byte code (9 MB instead of 25, and an
-    upgrade of this file cannot change it half-way); so it uses nothing but its arguments and
-    modules that it imports.  Exit code 0: the job runs.  75: another run holds the lock.
-    """
-    import fcntl
-    import os
-    import select
-    import signal
-    import time
 
-    def record(text: str) -> None:
-        new, data = f"{directory}/run.json.tmp", (head + text + "}\n").encode()
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            while data:
-                data = data[os.write(fd, data) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(new, f"{directory}/run.json")
-        folder = os.open(directory, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-    def record_end(text: str) -> None:
-        """However long the disk is full: until it is on record how the job ended, its lock is held, and nothing starts it again."""
-        pause = 0.5
-        while os.path.isdir(directory):
-            try:
-                return record(text)
-            except OSError:
-                time.sleep(pause)
-                pause = min(30.0, 2 * pause)
-
-    def started() -> str:
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[19].decode()
-        except OSError:  # macOS; documented, not tried there
-            with os.popen(f"/bin/ps -o lstart= -p {pid}") as lines:
-                return lines.read().strip()
-
-    def signal_job(number: int) -> None:
-        try:
-            os.killpg(pid, number)
-        except OSError:
-            pass  # it has ended
-
-    def trim() -> None:
-        """Keep the newest lines; what is written meanwhile is copied until nothing is."""
-        edit = os.open(f"{directory}/run.log", os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
-        begin, length = os.fstat(edit).st_size - log_kept, 0
-        begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
-        is_stopped = False
-        try:
-            for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
-                length += os.pwrite(edit, chunk, length)
-                if length > 2 * log_kept and not is_stopped:  # it writes as fast as we copy: it waits a moment, nothing is lost
-                    is_stopped = True
-                    signal_job(signal.SIGSTOP)
-            os.ftruncate(edit, length)
-        finally:
-            os.close(edit)
-            if is_stopped:
-                signal_job(signal.SIGCONT)
-
-    def watch() -> int:
-        """Until the job ends; its wait status."""
-        before, pause = 0, 0.02
-        while True:
-            if select.select([bell], [], [], pause)[0]:
-                os.read(bell, 4096)
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            size = os.fstat(log).st_size
-            if size > log_limit:
-                try:
-                    trim()
-                except OSError:
-                    pass  # somebody moved the log away, or the disk is full: the exit code counts more
-            if ended:
-                return status
-            pause = 0.002 if size - before > 1 << 16 else min(0.2, pause * 1.5)  # how far a flood can get between two looks
-            before = min(size, log_kept)
-
+def trim_log(log: str, pid: int) -> None:
+    """Keep the newest lines; what is written meanwhile is copied until nothing is."""
+    edit = os.open(log, os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
+    begin, length = os.fstat(edit).st_size - LOG_KEPT, 0
+    begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
+    is_stopped = False
     try:
-        lock = os.open(f"{directory}/run.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        for _ in range(50):  # somebody who only looks holds it for an instant
+        for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
+            length += os.pwrite(edit, chunk, length)
+            if length > 2 * LOG_KEPT and not is_stopped:  # it writes as fast as we copy: it waits a moment, nothing is lost
+                is_stopped = True
+                end_group(pid, signal.SIGSTOP)
+        os.ftruncate(edit, length)
+    finally:
+        os.close(edit)
+        if is_stopped:
+            end_group(pid, signal.SIGCONT)
+
+
+def wait_and_trim(pid: int, bell: int, log: str, log_fd: int) -> int:
+    """Keep the log short until the job ends; its exit code."""
+    before, pause = 0, 0.02
+    while True:
+        if select.select([bell], [], [], pause)[0]:
+            os.read(bell, 4096)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        size = os.fstat(log_fd).st_size
+        if size > LOG_LIMIT:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.01)
-        else:
-            os.write(2, b"another run holds run.lock\n")
-            os._exit(75)
-        log = os.open(f"{directory}/run.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+                trim_log(log, pid)
+            except OSError:
+                pass  # somebody moved the log away, or the disk is full: the exit code counts more
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        pause = 0.002 if size - before > 1 << 16 else min(0.2, pause * 1.5)  # how far a flood can get between two looks
+        before = min(size, LOG_KEPT)
+
+
+def record_end(directory: str, record: bytes) -> None:
+    """Put on record how the job ended, however long the disk is full; until then its lock is held, and nothing starts it again."""
+    pause = 0.5
+    while os.path.isdir(directory):
+        try:
+            return write_durably(f"{directory}/run.json", record)
+        except OSError:
+            time.sleep(pause)
+            pause = min(30.0, 2 * pause)
+
+
+def leave_terminal() -> None:
+    """Go on in a session of its own, with nothing on descriptors 0 to 2; only KILL ends it."""
+    os.setsid()
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -> None:
+    """Launch a job and stay beside it: the whole life of the supervisor.  `head` is the record so far, without its end.
+
+    Exit code 0: the job runs.  75: another run holds the lock.
+    """
+    log, pid = f"{directory}/run.log", 0
+    try:
+        lock = wait_lock(f"{directory}/run.lock", 0.5)  # somebody who only looks holds it for an instant
+        log_fd = open_private(log, os.O_RDWR | os.O_APPEND)
     except OSError as error:
         os.write(2, f"{directory}: {error.strerror}\n".encode())
         os._exit(126)
+    if lock is None:
+        os.write(2, b"another run holds run.lock\n")
+        os._exit(75)
     source, sink = os.pipe()
     if os.fork():
         os.close(sink)
         answer = os.read(source, 4096)
         os.write(2, answer[1:])
         os._exit({b"+": 0, b"?": 127}.get(answer[:1], 126))
-    os.setsid()
-    nothing = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nothing, fd)
+    leave_terminal()
     os.set_inheritable(lock, True)  # the one child that is made is the job
-    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
-    bell, clapper = os.pipe()
-    os.set_blocking(clapper, False)
-    signal.set_wakeup_fd(clapper, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-    defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, *ignored)
-    pid = 0
+    bell, _ = ring_on_exit()
+    actions = [(os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)]
+    defaults = (*SIGNALS_OF_OURS, signal.SIGHUP)
     try:
         pid = os.posix_spawn(program, argv, {**os.environ, **mark}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
-        identity = f',"pid":{pid},"processStart":"{started()}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
-        record(identity)
+        head += f',"pid":{pid},"processStart":"{process_start(pid)}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
+        write_durably(f"{directory}/run.json", f"{head}}}\n".encode())
     except OSError as error:  # nothing may run that is not on record
         if pid:
-            os.killpg(pid, signal.SIGKILL)
-        os.write(sink, f"{'?' if error.errno == 2 else '-'}{program}: {error.strerror}\n".encode())
+            end_group(pid, signal.SIGKILL)
+        os.write(sink, f"{'?' if error.errno == errno.ENOENT else '-'}{program}: {error.strerror}\n".encode())
         os._exit(126)
     os.write(sink, b"+")
     os.close(sink)
-    code = os.waitstatus_to_exitcode(watch())
+    code = wait_and_trim(pid, bell, log, log_fd)
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):  # what the job left in its group ends with it
             os.killpg(pid, number)
             time.sleep(0.2)
     except OSError:
         pass  # nothing is left
-    record_end(identity + f',"exitCode":{code},"endedAt":{time.time():.3f}')
+    record_end(directory, f'{head},"exitCode":{code},"endedAt":{time.time():.3f}}}\n'.encode())
     os._exit(0)
+
+
+SUPERVISOR = (  # all that its interpreter gets
+    reach, find_executable, spawn, quick_output, make_private_dir, open_private, write_all, flush_to_disk, flush_directory, remove_quietly,
+    write_durably, try_lock, wait_lock, ring_on_exit, end_one, end_group, process_fields, process_start,
+    trim_log, wait_and_trim, record_end, leave_terminal, supervise,
+)  # fmt: skip
+SUPERVISOR_START = (
+    "import errno,fcntl,marshal,os,select,signal,sys,time;codes,constants,facts=marshal.loads(sys.stdin.buffer.read());"
+    "here=globals();here.update(constants,**{code.co_name:type(lambda:0)(code,here)for code in codes});supervise(**facts)"
+)
 
 
 def supervisor_command(job_id: str, cwd: str, env: dict, timeout: float, **facts: Any) -> Command:
     """The command that launches a managed job and returns once it runs; the facts are what `supervise` takes."""
-    import marshal
+    codes = [function.__code__ for function in SUPERVISOR]
+    constants = {"LOG_LIMIT": LOG_LIMIT, "LOG_KEPT": LOG_KEPT, "SIGNALS_OF_OURS": [*map(int, SIGNALS_OF_OURS)]}
+    argv = [sys.executable or "python3", "-I", "-S", "-c", SUPERVISOR_START, "ops-monitor-supervisor", job_id]
+    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((codes, constants, facts)))
 
-    program = "import marshal,sys;c,s=marshal.loads(sys.stdin.buffer.read());type(lambda:0)(c,{'__builtins__':__builtins__})(**s)"
-    argv = [sys.executable or "python3", "-I", "-S", "-c", program, "ops-monitor-supervisor", job_id]
-    return Command(argv, cwd, env, timeout, stdin=marshal.dumps((supervise.__code__, facts)))
+
+# ---- its records
 
 
 class Run(NamedTuple):
@@ -4919,9 +4915,7 @@ class Run(NamedTuple):
     boot: str = ""
     pid: int = 0
     process_start: str = ""
-    started_at: float = 0.0
-    exit_code: Optional[int] = None
-    ended_at: float = 0.0
+    exit_code: Optional[int] = None  # negative: the signal that ended it; None: it runs, or nobody could write down how it ended
 
 
 def read_run(directory: str) -> Optional[Run]:
@@ -4930,7 +4924,7 @@ def read_run(directory: str) -> Optional[Run]:
         raw = json.loads(read_file(f"{directory}/run.json", 1 << 16))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RecursionError) as error:
         raise ValueError(str(error)) from None
     values = {name: raw[camel(name)] for name in Run._fields if camel(name) in raw} if isinstance(raw, dict) else {}
     blank = Run(exit_code=0)
@@ -5228,15 +5222,18 @@ def trim_outbox(state: State) -> None:
 ADVICE = {"stopped": "start", "verification": "explain", "outcome": "explain", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
 
 
+def advice_on(site: Site, job_id: str, kind: str) -> str:
+    """The command to type on hearing of this kind; '' = there is none."""
+    job, command = site.config.jobs.get(job_id), ADVICE.get(kind)
+    if job and (kind == "blocked" and job.kind == WRITE or command == "start" and job.risk != READ_ONLY):
+        command = "explain"  # a plain `start` would be refused
+    return site.advise(command, job_id) if command and job_id else ""
+
+
 def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     """Put one section into the outbox; it takes the place of an older one about the same."""
-    job = site.config.jobs.get(job_id)
-    command = "explain" if effect.kind == "blocked" and job and job.kind == WRITE else ADVICE.get(effect.kind)
-    if command == "start" and job and job.risk != READ_ONLY:
-        command = "explain"  # a plain `start` would be refused
-    advice = site.advise(command, job_id) if command and job_id else ""
     name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
-    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice))
+    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice_on(site, job_id, effect.kind)))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
     entry: dict = {"id": new_id(), "createdAt": state.now, "notBefore": state.now, "rank": effect.rank, "text": text}
     if site.printed is not None:
@@ -5276,7 +5273,8 @@ def enqueue_after(state: State, job_id: str, delay: float, ended: str) -> None:
 
 
 def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
-    """Remember, and bring about every effect that lives in the state."""
+    """Remember, and bring about every effect that lives in the state; of a job that is muted nothing is told, whoever decided."""
+    decision = hold_muted(decision, site.clock.now())
     state.remember(job_id, decision.memory)
     for effect in decision.effects:
         if isinstance(effect, Notify):
@@ -5316,11 +5314,22 @@ def is_resuming(decision: Decision) -> bool:
     return any(isinstance(effect, Resume) for effect in decision.effects)
 
 
-def lock_of(site: Site, job: Any, seconds: float = 0.0) -> Optional[int]:
-    """The job's lock, taken for as long as its work may take, or None."""
+# ---- a job's lock: whoever starts, stops or runs it holds that
+
+
+def try_job_lock(site: Site, job: Any, seconds: float = 0.0) -> Any:
+    """The job's lock as a file, dated for as long as its work may take; None if another process holds it for so long."""
     policy = job.policy
     long = policy.status_timeout_seconds + policy.stop_timeout_seconds + policy.start_timeout_seconds
     return site.store.lock(slug(job.id), seconds, 2 * MINUTE + (long if job.kind == LONG_READ else run_timeout(job)))
+
+
+def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
+    """The same for a person, who waits for it.  Raises BusyError."""
+    lock = try_job_lock(site, job, seconds)
+    if lock is None:
+        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
+    return lock
 
 
 def settle_lock(site: Site, state: State, job: Any, overdue: float) -> None:
@@ -5328,7 +5337,7 @@ def settle_lock(site: Site, state: State, job: Any, overdue: float) -> None:
     words = Phrase("busy", {"for": duration_text(overdue), "command": "lsof " + shell_word(site.store.lock_path(slug(job.id)))})
     now, finding = site.clock.now(), Finding("busy", ALERT, words) if overdue else None
     policy = job.policy._replace(alert_after=max(2, job.policy.alert_after))  # once may be the end of a sleep
-    perform(site, state, job.id, hold_muted(judge_incidents(policy, {"busy": finding}, state.memory(job.id), now), now))
+    perform(site, state, job.id, judge_incidents(policy, {"busy": finding}, state.memory(job.id), now))
 
 
 def is_said_busy(site: Site, job: Any) -> bool:
@@ -5340,18 +5349,16 @@ def under_lock(work: Callable[..., Flow]) -> Callable[..., Flow]:
     """The same flow under the job's lock; nothing happens while another process holds it, but if that lasts a person is told."""
 
     def locked(site: Site, job: Any, *more: Any) -> Flow:
-        lock = lock_of(site, job)
+        lock = try_job_lock(site, job)
         if lock is None:
             overdue = site.store.overdue(slug(job.id))
             if overdue:
                 yield Change(lambda state: settle_lock(site, state, job, overdue))
             return
-        try:
+        with lock:
             if is_said_busy(site, job):
                 yield Change(lambda state: settle_lock(site, state, job, 0.0))
             yield from work(site, job, *more)
-        finally:
-            os.close(lock)
 
     return locked
 
@@ -5362,14 +5369,6 @@ def look_at_lock(site: Site, job: Any) -> Flow:
     yield from ()
 
 
-def job_lock(site: Site, job: Any, seconds: float, doing: str = "run by another process", advice: str = "status") -> Any:
-    """The job's lock as a file, free when that is closed.  Raises BusyError if another process holds it for so long."""
-    fd = lock_of(site, job, seconds)
-    if fd is None:
-        raise BusyError(f"job '{job.id}' is being {doing}", site.advise(advice, job.id))
-    return open(fd, "rb")
-
-
 # ---- starting and stopping
 
 
@@ -5378,8 +5377,7 @@ def begin_resume(site: Site, state: State, job: Any, look: Observation, marker: 
     decision = settle_look(site, state, job, look)
     if not is_resuming(decision):
         return None
-    now = site.clock.now()
-    begun = hold_muted(begin_attempt(job, look, decision.memory, now, marker), now)
+    begun = begin_attempt(job, look, decision.memory, site.clock.now(), marker)
     perform(site, state, job.id, begun)
     state.record("resume", job.id, attempt=begun.memory.attempts, action=begun.memory.action)
     return begun
@@ -5401,7 +5399,7 @@ def settle_start(site: Site, state: State, job: Any, outcome: Optional[Outcome])
     if phrase:
         words = Phrase("start.failed", {"why": site.words(phrase)})
         effects = (Notify("start", "told", NOTICE, words, start_output(site, job, outcome)),)
-    perform(site, state, job.id, hold_muted(Decision(memory, effects), site.clock.now()))
+    perform(site, state, job.id, Decision(memory, effects))
 
 
 def file_size(path: str) -> int:
@@ -5474,7 +5472,7 @@ def managed_command(site: Site, job: Any, directory: str, marker: str, is_fresh:
     mark = {RUN_MARK: marker}  # of the job alone: what ends its processes must not end the supervisor
     return supervisor_command(
         job.id, cwd, env, job.policy.start_timeout_seconds,
-        directory=directory, program=program, argv=argv, mark=mark, head=json.dumps(head)[:-1], log_limit=LOG_LIMIT, log_kept=LOG_KEPT,
+        directory=directory, program=program, argv=argv, mark=mark, head=json.dumps(head)[:-1],
     )  # fmt: skip
 
 
@@ -5556,7 +5554,7 @@ HASHED_UP_TO = 256 << 20  # bytes of a file that are bound by content; larger on
 FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"  # of writes and verifications
 
 
-def fixed_environment(site: Site, job: Any) -> dict:
+def fixed_environment(job: Any) -> dict:
     """The environment of writes and verifications, whoever calls: nothing of the caller's bends them."""
     user = user_name(os.geteuid())
     return {"PATH": FIXED_PATH, "HOME": home_directory({}), "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", **job.env}
@@ -5658,7 +5656,7 @@ def remembered(plan: Plan, salt: str, prefix: str = "") -> dict:
 
 def run_command(site: Site, job: Any, marker: str) -> Command:
     """The command of a one-shot read.  A verification gets a fixed environment, whoever calls."""
-    env = fixed_environment(site, job) if job.id in site.verifies else site.environment(job)
+    env = fixed_environment(job) if job.id in site.verifies else site.environment(job)
     return Command(job.commands.run, site.directory(job), env, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
 
 
@@ -5684,7 +5682,7 @@ def may_run_again(site: Site, state: State, job: Any, memory: Memory) -> bool:
         finish_entry(state, memory.action_entry, None)
         memory = end_action(memory)
     effect = Notify("interrupted", "told", WARN if again else ALERT, words)
-    perform(site, state, job.id, hold_muted(Decision(memory, (effect,)), site.clock.now()))
+    perform(site, state, job.id, Decision(memory, (effect,)))
     return again
 
 
@@ -5711,10 +5709,8 @@ def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) ->
 
 def settle_gate(site: Site, state: State, job: Any) -> None:
     """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
-    now = site.clock.now()
     findings = gate_findings(state.gate(job.id), state.now)
-    decision = judge_incidents(job.policy, findings, state.memory(job.id), now)
-    perform(site, state, job.id, hold_muted(decision, now))
+    perform(site, state, job.id, judge_incidents(job.policy, findings, state.memory(job.id), site.clock.now()))
 
 
 def forget_blocked(state: State, job_id: str) -> None:
@@ -5796,32 +5792,40 @@ def has_to_say(job: Any, memory: Memory, now: Instant) -> bool:
 def speak_between(site: Site, job: Any) -> Flow:
     """A check is not looked at between its runs: a tick ends its mute, sums it up, and reminds."""
 
+    yield Change(lambda state: perform(site, state, job.id, remind(job, state.memory(job.id), site.clock.now())))
+
+
+def refuse_entry(site: Site, entry: dict) -> Flow:
+    """A queued job that may not run: said, and done with."""
+
     def apply(state: State) -> None:
-        now = site.clock.now()
-        perform(site, state, job.id, hold_muted(remind(job, state.memory(job.id), now), now))
+        stored = queue_entry(state, str(entry.get("id"))) or entry
+        if stored.get("status") != "pending":
+            return
+        job_id = str(entry.get("jobId"))
+        job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
+        stored.update(status="blocked", doneAt=state.now, jobId=shown)
+        words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
+        tell(site, state, shown, Notify("blocked", "told", ALERT, words))
+        state.record("blocked", shown, by=entry.get("by") or "queue")
 
     yield Change(apply)
-
-
-def refuse_entry(site: Site, state: State, entry: dict) -> None:
-    """A queued job that may not run: said, and done with."""
-    stored = queue_entry(state, str(entry.get("id"))) or entry
-    if stored.get("status") != "pending":
-        return
-    job_id = str(entry.get("jobId"))
-    job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
-    stored.update(status="blocked", doneAt=state.now, jobId=shown)
-    words = Phrase("blocked.queue", {"job": shown, "kind": job.kind}) if job else Phrase("blocked.unknown", {"job": shown})
-    tell(site, state, shown, Notify("blocked", "told", ALERT, words))
-    state.record("blocked", shown, by=entry.get("by") or "queue")
 
 
 # ---- writes, as far as a tick has to do with them
 
 
-def is_lost(state: State, job: Any, gate: Gate) -> bool:
-    """Whether a run on record has ended unseen.  Asked under the job's lock: who began it is gone; a daemon it left may live on."""
-    return gate.run == "begun" and (state.now > gate.run_began_at + run_timeout(job) or not marked_processes(gate.run_id))
+def notice_lost(state: State, job: Any) -> Gate:
+    """What is remembered of a write; a run that ended unseen is noted first.
+
+    Asked under the job's lock: who began that run is gone; a daemon it left may live on.
+    """
+    gate = state.gate(job.id)
+    if gate.run == "begun" and (state.now > gate.run_began_at + run_timeout(job) or not marked_processes(gate.run_id)):
+        gate = gate._replace(run="unknown", run_ended_at=state.now)
+        state.record("write outcome unknown", job.id, run=gate.run_id)
+    state.keep_gate(job.id, gate)  # also: times that the clock has mended stay mended
+    return gate
 
 
 @under_lock
@@ -5829,10 +5833,7 @@ def watch_write(site: Site, job: Any) -> Flow:
     """A tick's work on one write: notice a lost run, an overdue verification.  It never runs one."""
 
     def apply(state: State) -> None:
-        gate = state.gate(job.id)
-        if is_lost(state, job, gate):
-            state.keep_gate(job.id, gate._replace(run="unknown", run_ended_at=state.now))
-            state.record("write outcome unknown", job.id, run=gate.run_id)
+        notice_lost(state, job)
         settle_gate(site, state, job)
 
     yield Change(apply)
@@ -5918,13 +5919,18 @@ class Receiver(NamedTuple):
         return format(zlib.crc32(repr((self.ways, self.chat, self.thread, self.root, self.token, self.binary)).encode()), "08x")
 
 
-def find_chat(site: Site, loaded: OpenClaw) -> tuple:
-    """(chat, thread) of --target, of delivery.target or of OpenClaw's config; chat "" = nobody."""
+def wanted_chat(site: Site, loaded: OpenClaw) -> tuple:
+    """(what --target or delivery.target says, what that or else OpenClaw's config means on Telegram, None on another channel)."""
     delivery = site.config.delivery
     given = str(site.target or delivery.target or "")
-    known: Any = None
-    if delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
-        known = parse_target(given) if given else find_target(loaded, delivery.account)
+    if delivery.channel != "telegram":  # a Telegram chat is nobody there
+        return given, None
+    return given, parse_target(given) if given else find_target(loaded, delivery.account)
+
+
+def find_chat(site: Site, loaded: OpenClaw) -> tuple:
+    """(chat, thread) of whom to tell; chat "" = nobody."""
+    given, known = wanted_chat(site, loaded)
     chat, thread = known[:2] if known else (given, "")
     moved = object_at(site.store.view().raw, "moved").get(chat)
     return moved if isinstance(moved, str) else chat, thread
@@ -6227,25 +6233,32 @@ def send_due(site: Site) -> Flow:
 def deliver(site: Site) -> Flow:
     """Send what is due, worst first, and save each confirmation; what is left and why."""
     left = len(site.store.view().outbox)
-    lock = site.store.lock("delivery", limit=SENDING_LIMIT) if left else None
-    if left and lock is None and site.store.overdue("delivery"):
+    if not left:
+        return Delivered()
+    lock = site.store.lock("delivery", limit=SENDING_LIMIT)
+    if lock:
+        with lock:
+            return (yield from send_due(site))
+    if site.store.overdue("delivery"):
         yield Pause(0.1)  # it may be in the act of taking it
-    overdue = site.store.overdue("delivery") if left and lock is None else 0.0
+    overdue, path = site.store.overdue("delivery"), site.store.lock_path("delivery")
     if overdue:
-        path = site.store.lock_path("delivery")
         return Delivered(left, f"another process holds {path} and should have ended {duration_text(overdue)} ago", f"lsof {shell_word(path)}")
-    if lock is None:
-        return Delivered(is_elsewhere=left > 0)  # nothing to send, or whoever holds the lock sends
-    try:
-        return (yield from send_due(site))
-    finally:
-        os.close(lock)
+    return Delivered(is_elsewhere=True)
 
 
 def warn_undelivered(delivered: Delivered) -> None:
     if delivered.left:
         why = f": {delivered.problem}" if delivered.problem else ""
         warn(f"note: undelivered messages: {delivered.left}{why}; the next tick tries again")
+
+
+# ---- what commands printed
+
+
+def drop_output(fd: int) -> None:
+    """What is still printed there goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
 
 
 def show(text: str, stream: Any) -> None:
@@ -6256,7 +6269,7 @@ def show(text: str, stream: Any) -> None:
         except OSError as error:
             if stream is sys.stdout and not isinstance(error, BrokenPipeError):
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_output(stream.fileno())
 
 
 def show_output(site: Site, outcome: Outcome) -> None:
@@ -6277,11 +6290,6 @@ def log_text(site: Site, path: str, begin: int = 0) -> str:
     except OSError:
         return ""
     return site.redact.read(kept.kept())
-
-
-def show_file(site: Site, path: str, begin: int = 0, stream: Any = None) -> None:
-    """Print what a command has written to its log."""
-    show(log_text(site, path, begin), stream or sys.stdout)
 
 
 # ==== GATE ===============================================================
@@ -6433,11 +6441,7 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
 
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
-    gate = state.gate(job.id)
-    if is_lost(state, job, gate):
-        gate = gate._replace(run="unknown", run_ended_at=state.now)
-        state.record("write outcome unknown", job.id, run=gate.run_id)
-    state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
+    gate = notice_lost(state, job)
     reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
     if site.config_risk:
         reason = Reason("gate.config_writable", facts={"why": site.config_risk})
@@ -6487,8 +6491,10 @@ def gate_advice(site: Site, job: Any, reason: Reason) -> str:
         return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
     if reason.key.startswith("gate.verify"):
         return site.advise("approve", job.id, "--despite-failed-verification")
-    command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("doctor",)}.get(reason.key, ("approve",))
-    return site.advise(command[0], job.id if reason.key != "gate.config_writable" else "", *command[1:])
+    if reason.key == "gate.config_writable":
+        return site.advise("doctor")
+    command, *flags = {"gate.open": ("run", "--verify"), "gate.running": ("logs",)}.get(reason.key, ("approve",))
+    return site.advise(command, job.id, *flags)
 
 
 def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
@@ -6497,17 +6503,13 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     finding = Finding("blocked", ALERT, Phrase("blocked.write", {"job": job.id, "why": words}))
     policy = job.policy._replace(alert_after=1, alert_repeat_seconds=HOUR)  # asked here only when somebody tries again
     now = site.clock.now()
-
-    def apply(state: State) -> None:
-        perform(site, state, job.id, hold_muted(judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now), now))
-
-    yield Change(apply, urgent=True)
+    yield Change(lambda state: perform(site, state, job.id, judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now)), urgent=True)
     warn_undelivered((yield from deliver(site)))
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
     raise BlockedError(f"BLOCKED: {words}{v1}", gate_advice(site, job, reason))
 
 
-def settle_verification(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
+def settle_verify_now(site: Site, state: State, job: Any, check: Any, outcome: Outcome, plans: dict) -> None:
     """The result of a verification by hand; the queued run of it is done as well."""
     settle_run(site, state, check, outcome, plans, by="verify")
     for entry in state.queue:
@@ -6524,7 +6526,7 @@ def verify_now(site: Site, job: Any) -> Flow:
             if check.id in site.store.view().gate(job.id).verify_left:  # else a tick was faster
                 outcome = yield run_command(site, check, new_id())
                 plans = plans_to_verify(site, check)
-                yield Change(lambda state: settle_verification(site, state, job, check, outcome, plans), urgent=True)
+                yield Change(lambda state: settle_verify_now(site, state, job, check, outcome, plans), urgent=True)
                 show_output(site, outcome)
     passed = site.store.view().gate(job.id).verify == "passed"
     print(site.say("verify.passed" if passed else "verify.failed", job=job.id))
@@ -6547,10 +6549,10 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
             os.replace(log, log + ".1")
         except OSError:
             pass  # the first run; nothing may fail between the mark and the run
-        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(site, job), run_timeout(job), marker=run_id, log=log)
+        outcome = yield Command(job.commands.run, site.directory(job), fixed_environment(job), run_timeout(job), marker=run_id, log=log)
         plan = make_plan(site, job)
         yield Change(lambda state: settle_write(site, state, job, outcome, plan, log), urgent=True)
-    show_file(site, log)
+    show(log_text(site, log), sys.stdout)
     phrase = outcome_phrase(outcome)
     if phrase:
         code = JOB_FAILED
@@ -6658,16 +6660,14 @@ def find_files(args: Any) -> Files:
     return files
 
 
-def refuse_foreign_root(state_file: str) -> None:
+def refuse_foreign_root(*paths: str) -> None:
     """Root in somebody else's directory would leave files that lock the owner out."""
-    if os.geteuid() != 0:
-        return
-    place = existing_place(state_file)
-    owner = os.stat(place).st_uid
-    if owner != 0:
-        typed = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
-        words = " ".join(["sudo -u", user_name(owner), script_command(), *map(shell_word, typed)])
-        raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", words)
+    for place in map(existing_place, paths if os.geteuid() == 0 else ()):
+        owner = os.stat(place).st_uid
+        if owner != 0:
+            words = sys.argv[1:] if sys.argv[0].endswith(os.path.basename(__file__)) else ["tick"]  # as a module: by a scheduler
+            command = " ".join(["sudo -u", user_name(owner), script_command(), *map(shell_word, words)])
+            raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", command)
 
 
 def how_called(args: Any) -> tuple:
@@ -6688,11 +6688,10 @@ def load_config(files: Files, args: Any) -> tuple:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
     if trust.refusal and not getattr(args, "trust_permissions", False):
-        for file in (path, files.state_file):
-            refuse_foreign_root(file)  # what is foreign to root is its owner's: nothing is to be mended there
+        refuse_foreign_root(path, files.state_file)  # what is foreign to root is its owner's: nothing is to be mended there
         raise UsageError(f"{path} is not trusted: {trust.refusal}", trust.mend)
     try:
-        return read_config(raw.decode("utf-8-sig")), trust.refusal or trust.warning
+        return read_config(raw.decode("utf-8-sig")), trust.doubt
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
@@ -6722,18 +6721,17 @@ def make_site(files: Files, config: Config) -> Site:
     return Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
 
 
-def tell_lost_state(site: Site, state: State, aside: str) -> None:
-    words = Phrase("state.lost", {"path": site.store.path, "aside": aside})
-    tell(site, state, "", Notify("state", "told", ALERT, words))
-    state.record("state lost", aside=aside)
-
-
 def called_site(files: Files, config: Config, args: Any) -> Site:
     """The site as the command line has called it: its target, its next commands, its alarm for a lost state."""
     site = make_site(files, config)
     site.target = getattr(args, "target", "")
     site.call = how_called(args)
-    site.store.on_lost = lambda state, aside: tell_lost_state(site, state, aside)
+
+    def tell_lost(state: State, aside: str) -> None:
+        tell(site, state, "", Notify("state", "told", ALERT, Phrase("state.lost", {"path": site.store.path, "aside": aside})))
+        state.record("state lost", aside=aside)
+
+    site.store.on_lost = tell_lost
     return site
 
 
@@ -6888,11 +6886,11 @@ SETUP_WAIT = 10.0
 
 
 def setup_lock(site: Site, command: str) -> Any:
-    """The lock of whoever changes the installation itself, as a file; free when that is closed."""
-    fd = site.store.lock("init", SETUP_WAIT)
-    if fd is None:
+    """The lock of whoever changes the installation itself.  Raises BusyError."""
+    lock = site.store.lock("init", SETUP_WAIT)
+    if lock is None:
         raise BusyError("another process is at the same work", site.advise(command))
-    return open(fd, "rb")
+    return lock
 
 
 def make_file(site: Site, path: str, data: bytes) -> None:
@@ -6926,8 +6924,7 @@ def install_script(site: Site, path: str, upgrade: bool) -> bool:
 def do_init(files: Files, args: Any) -> int:
     """Make the directories, copy this script there, write a config to start with.  Overwrites nothing."""
     script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
-    for path in (script, files.config_file):
-        refuse_foreign_root(path)
+    refuse_foreign_root(script, files.config_file)
     site = open_site(files, usable_config(files, args, {})[0], args)
     for directory in dict.fromkeys(map(os.path.dirname, (script, files.config_file, files.state_file))):
         if not os.path.isdir(directory):
@@ -6937,7 +6934,7 @@ def do_init(files: Files, args: Any) -> int:
         text = STARTER_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"STARTER_JOB"', json.dumps(STARTER_JOB))
         make_file(site, files.config_file, text.encode())
         if not install_script(site, script, args.upgrade):
-            return conclude(site, "help.next", command=site.advise("init", "", "--upgrade"))
+            return conclude(site, "help.next", command=site.advise("init --upgrade"))
     site.call = script_command(script), site.call[1]
     return conclude(site, "help.next", command=site.advise("validate-config"))
 
@@ -6961,7 +6958,7 @@ def tell_system(site: Site, argv: list, stdin: bytes = b"", none: bytes = b"(?!)
     phrase = outcome_phrase(outcome)
     if phrase and not re.search(none, outcome.err):
         said = one_line(site.redact.read(outcome.err or outcome.out), 400)
-        raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule", "", "print"))
+        raise OpsError(": ".join(filter(None, [" ".join(argv), site.words(phrase), said])), site.advise("schedule print"))
     return b"" if phrase else outcome.out
 
 
@@ -6985,7 +6982,7 @@ def change_files(site: Site, kind: str, name: str, files: dict) -> None:
     known = list(files)[-1]
     begin, end = agent_commands(kind, name, known, os.geteuid())
 
-    def put(contents: dict, call: Callable) -> None:
+    def give(contents: dict, call: Callable) -> None:
         for path, data in contents.items():
             if data is not None:
                 make_private_dir(os.path.dirname(path))
@@ -6999,10 +6996,10 @@ def change_files(site: Site, kind: str, name: str, files: dict) -> None:
     if before[known] is not None:
         tell_system(site, end, none=b"No such process")  # launchd has not loaded it
     try:
-        put(files, tell_system)
+        give(files, tell_system)
     except BaseException:
         ask_system(site, end)
-        put(before, ask_system)
+        give(before, ask_system)
         raise
 
 
@@ -7025,7 +7022,7 @@ def make_calling(site: Site, args: Any) -> Calling:
     account = home_directory({})
     usual, real = map(os.path.realpath, (f"{account}/.openclaw/net/state/ops-monitor.json", site.store.path))
     named = (("--config-file", args.config_file, site.config_file), ("--state-file", args.state_file, site.store.path))
-    words = [word for flag, given, path in named if given for word in (flag, path)]
+    words = [word for name, given, path in named if given for word in (name, path)]
     env = {name: os.path.abspath(expand_home(site.env[name].strip(), site.home)) for name in MOVES_US if not is_unset(site.env.get(name))}
     if os.path.realpath(site.home) != os.path.realpath(account):  # a scheduler sets the account's
         env["HOME"] = site.home
@@ -7060,7 +7057,7 @@ def refuse_interval(site: Site, what: str, kind: str, every: float) -> None:
     if every not in steps:
         better = duration_text(min((step for step in steps if step >= every), default=DAY)).replace(" ", "")
         known = ", ".join(map(duration_text, steps)) if kind == "cron" else "whole number of seconds up to 1d"
-        advice = site.advise("schedule", "", what, "--kind", kind, "--every", better)
+        advice = site.advise(f"schedule {what} --kind {kind} --every {better}")
         raise UsageError(f"{kind} cannot call every {duration_text(every)}; possible: {known}", advice)
 
 
@@ -7112,7 +7109,7 @@ def do_schedule(files: Files, args: Any) -> int:
         return DONE
     others = [other for other in kinds if other != kind]
     if others:
-        raise UsageError(f"{others[0]} calls tick already", site.advise("schedule", "", "remove", "--kind", others[0]))
+        raise UsageError(f"{others[0]} calls tick already", site.advise(f"schedule remove --kind {others[0]}"))
     return install_schedule(site, kind, calling)
 
 
@@ -7220,10 +7217,6 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     return code
 
 
-def refuse(site: Site, entry: dict) -> Flow:
-    yield Change(lambda state: refuse_entry(site, state, entry))
-
-
 def id_of_entry(entry: dict) -> str:
     """The id of a queue entry; '' if somebody else wrote it and gave it none."""
     return entry["id"] if isinstance(entry.get("id"), str) else ""
@@ -7247,7 +7240,7 @@ def plan_tick(site: Site, driver: Driver) -> None:
         if entry.get("status") != "pending" or entry["notBefore"] > now.at or job_id in site.config.broken or others and not job:
             continue
         if job is None or job.kind != CHECK or job.risk != READ_ONLY:
-            driver.add(refuse(site, entry))
+            driver.add(refuse_entry(site, entry))
         elif job_id not in taken:
             taken.add(job_id)
             driver.add(run_check(site, job, id_of_entry(entry)))
@@ -7281,10 +7274,7 @@ def is_configured(site: Site, job_id: str) -> bool:
 
 def is_orphan(site: Site, job_id: str) -> bool:
     """Whether a managed job runs although the config no longer has it."""
-    directory = site.store.job_dir(job_id)
-    if is_configured(site, job_id) or not os.path.isdir(directory):
-        return False
-    return managed_look(directory, site.clock.now(), site.redact, "").state == RUNNING
+    return not is_configured(site, job_id) and managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
 
 
 def keep_jobs(site: Site, state: State) -> None:
@@ -7410,7 +7400,7 @@ def do_tick(files: Files, args: Any) -> int:
         print_report(site)
 
 
-# ---- start, stop, run, enqueue
+# ---- start, stop, run, approve, revoke, enqueue
 
 
 def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
@@ -7471,7 +7461,7 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     phrase = outcome_phrase(outcome)
     show_output(site, outcome)
     if not job.managed:
-        show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
+        show(log_text(site, log, printed), sys.stderr if phrase else sys.stdout)
     if phrase:
         raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
@@ -7544,7 +7534,7 @@ def stop_by_command(site: Site, job: Any) -> Flow:
 
 
 def stop_by_hand(site: Site, job: Any) -> Flow:
-    """Hold the job and end it; False if nothing of it was alive.  A disk that is full must not keep it running: StateError comes after."""
+    """Hold the job and end it; whether something of it was alive, and the StateError of a hold that could not be saved."""
     site.store.attempt(lambda state: hold_job(state, job.id))
     with job_lock(site, job, 10.0, "started, stopped or run by another process; it will not be resumed", "stop"):
         trouble = site.store.attempt(lambda state: keep_held(state, job.id))
@@ -7552,21 +7542,26 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
             ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
         else:
             ended = yield from stop_by_command(site, job) if job.commands.stop else stop_by_pid(site, job)
-    if trouble:
-        conclude(site, "stop.not_held" if ended else "stop.nothing", job=job.id)
-        raise trouble
-    return ended
+    return ended, trouble
+
+
+def stop_orphan(site: Site, job_id: str, patience: float) -> Flow:
+    """The same for a managed job that the config does not have: it may come back, or be mended."""
+    trouble = site.store.attempt(lambda state: hold_job(state, job_id))
+    return (yield from end_managed(site, job_id, patience)), trouble
 
 
 @typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
 def do_stop(site: Site, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
-    driver = Driver(site)
     if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
-        site.store.change(lambda state: hold_job(state, args.job))  # its config may come back, or be mended
-        ended = driver.finish(end_managed(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds))
+        stop = stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds)
     else:
-        ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
+        stop = stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds"))
+    ended, trouble = Driver(site).finish(stop)
+    if trouble:  # a full disk must not keep it running
+        conclude(site, "stop.not_held" if ended else "stop.nothing", job=args.job)
+        raise trouble
     return conclude(site, "stop.done", job=args.job) if ended else conclude(site, "stop.not_running", JOB_FAILED, job=args.job)
 
 
@@ -8075,7 +8070,7 @@ def do_history(site: Site, args: Any) -> int:
     example="logs nightly-index -n 20",
 )
 def do_logs(site: Site, args: Any) -> int:
-    """Show the run log of a long job (its start log, if it is not managed)."""
+    """Show the log of a long job (its start log, if it is not managed) or of a write."""
     directory = site.store.job_dir(args.job)
     job = site.config.jobs.get(args.job) if os.path.isdir(directory) else find_job(site, args.job)
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
@@ -8268,7 +8263,7 @@ def state_of_entry(entry: Entry, home: str) -> str:
     """The state file that a scheduler's entry works on."""
     env = {"HOME": home, **entry.env}
     words = [part for word in entry.call.options for part in word.split("=", 1)]
-    given = next((path for flag, path in zip(words, words[1:]) if flag == "--state-file"), "")
+    given = next((path for name, path in zip(words, words[1:]) if name == "--state-file"), "")
     return os.path.realpath(files_for(env, "", re.sub(r"^\$(HOME|\{HOME\})(?=/)", "~", given)).state_file)
 
 
@@ -8350,17 +8345,15 @@ def examine_config(patient: Patient) -> Iterator[Health]:
 
 def examine_permissions(patient: Patient) -> Iterator[Health]:
     home, secret, found = patient.files.home, patient.openclaw.path, []
-    for path in (patient.files.config_file, patient.files.state_file):
-        refuse_foreign_root(path)  # what is foreign to root is its owner's: nothing is to be mended there
+    refuse_foreign_root(patient.files.config_file, patient.files.state_file)  # what is foreign to root is its owner's: nothing to mend
     writes = ", ".join([job.id for job in patient.site.config.jobs.values() if job.kind == WRITE][:5])
     blocked_too = f"; these writes stay BLOCKED: {writes}" if writes else ""
     state, openclaw = (check_trust(path, home) if path else Trust() for path in (patient.files.state_file, secret))
     for level, what, trust, more in (
         ("fail", "config", patient.trust, blocked_too), ("fail", "state", state, blocked_too), ("warn", "OpenClaw's config", openclaw, ""),
     ):  # fmt: skip
-        words, _, mend = trust.warning.rpartition("; ")
-        if trust.refusal or words:
-            found.append(Health(level if trust.refusal else "warn", f"{what}: {trust.refusal or words}{more}", trust.mend or mend))
+        if trust.doubt:
+            found.append(Health(level if trust.refusal else "warn", f"{what}: {trust.refusal or trust.warning}{more}", trust.mend))
     if os.path.exists(secret) and os.stat(secret).st_mode & 0o077:
         found.append(Health("warn", f"{secret} holds the token, and others may open it", f"chmod 600 {shell_word(secret)}"))
     yield from found or [Health("ok", "nobody else can write the config, the state or what leads to them")]
@@ -8449,11 +8442,9 @@ def examine_token(patient: Patient) -> Iterator[Health]:
 
 def examine_target(patient: Patient) -> Iterator[Health]:
     site, delivery = patient.site, patient.delivery
-    given, found = str(site.target or delivery.target or ""), None
     if not patient.needs_openclaw:
         return
-    if delivery.channel == "telegram":
-        found = parse_target(given) if given else find_target(patient.openclaw, delivery.account)
+    given, found = wanted_chat(site, patient.openclaw)
     if given and (found or delivery.channel != "telegram"):
         yield Health("ok", f"{given} from {'--target' if site.target else 'delivery.target'}")
     elif found:
@@ -8525,7 +8516,7 @@ def examine_test(patient: Patient) -> Iterator[Health]:
             return
         more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
-        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor", "", "--online"))
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor --online"))
         if not goes_on:
             return
 
@@ -8598,7 +8589,7 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
         return
     facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
     if error:
-        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor", "", "--online"))
+        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor --online"))
     else:
         yield Health("warn", facts, site.advise("tick"))
 
@@ -8616,7 +8607,7 @@ def examine_intentions(patient: Patient) -> Iterator[Health]:
             yield Health("warn", f"{job_id}: its {action} of {site.clock.full_text(at)} has no result; it had {duration_text(limit)}", mend)
 
 
-CHECKS = {
+EXAMINATIONS = {
     "python": examine_python, "clock": examine_clock, "config": examine_config, "permissions": examine_permissions,
     "disk": examine_disk, "directory": examine_place, "state": examine_state, "openclaw.json": examine_openclaw, "token": examine_token,
     "target": examine_target, "way": examine_way, "openclaw": examine_program, "online": examine_online, "test message": examine_test,
@@ -8624,10 +8615,10 @@ CHECKS = {
 }  # fmt: skip
 
 
-def examined(patient: Patient, check: Callable[[Patient], Iterator[Health]]) -> Iterator[Health]:
-    """What a check finds; what it stumbles over is a finding too."""
+def examined(patient: Patient, examine: Callable[[Patient], Iterator[Health]]) -> Iterator[Health]:
+    """What an examination finds; what it stumbles over is a finding too."""
     try:
-        yield from check(patient)
+        yield from examine(patient)
     except OpsError as error:
         yield Health("fail", str(error), error.advice)
     except OSError as error:
@@ -8654,8 +8645,8 @@ def do_doctor(files: Files, args: Any) -> int:
     """Check all that stands between your jobs and you, and say what mends it.  Changes nothing."""
     patient, found = Patient(files, args), []
     tidy = patient.site.redact.tidy
-    for subject, check in CHECKS.items():
-        for health in examined(patient, check):
+    for subject, examine in EXAMINATIONS.items():
+        for health in examined(patient, examine):
             found.append(health)
             mend = f"\n      {tidy(health.mend)}" if health.mend and health.level != "ok" else ""
             print(f"{health.level:4}  {subject}: {tidy(one_line(health.facts, 600))}{mend}", flush=True)
@@ -8704,11 +8695,6 @@ DEMO_CONFIG = """{
      "commands": {"run": ["/bin/rm", "-r", "pages"]}, "after": [{"jobId": "verify"}]}
   ]
 }"""
-
-
-def demo_site(directory: str) -> Site:
-    python = json.dumps(sys.executable or "python3")
-    return scratch_site(directory, DEMO_CONFIG.replace('"PYTHON"', python).replace('"DEMO_JOB"', json.dumps(DEMO_JOB)))
 
 
 def scene(text: str) -> None:
@@ -8779,8 +8765,9 @@ def do_demo(files: Files, args: Any) -> int:
     """Show the main job at work, with real processes, in a temporary directory; nothing is sent."""
     import tempfile
 
+    config = DEMO_CONFIG.replace('"PYTHON"', json.dumps(sys.executable or "python3")).replace('"DEMO_JOB"', json.dumps(DEMO_JOB))
     with tempfile.TemporaryDirectory(prefix="ops-demo-") as directory:
-        site = demo_site(directory)
+        site = scratch_site(directory, config)
         try:
             play_read(site)
             play_write(site, site.config.jobs["prune"])
@@ -8831,7 +8818,7 @@ def parse_command_line(argv: list) -> tuple:
     args, unknown_words = parser.parse_known_args(argv[1:])
     if unknown_words:
         word = unknown_words[0]
-        flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
+        flags = [name for action in parser._actions for name in action.option_strings] if word.startswith("-") else []
         raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{script_command()} {name} -h")
     return name, args
 
@@ -8860,8 +8847,8 @@ def dispatch(argv: list) -> int:
     if warning and sys.stderr.isatty():
         warn(f"warning: {warning}")
     site = open_site(files, config, args)
-    trust = check_trust(files.state_file, files.home)  # it holds the approvals
-    site.config_risk = "; ".join(filter(None, [warning, trust.refusal or trust.warning]))
+    state_doubt = check_trust(files.state_file, files.home).doubt  # it holds the approvals
+    site.config_risk = "; ".join(filter(None, [warning, state_doubt]))
     return row.function(site, args)
 
 
@@ -8904,7 +8891,7 @@ def flush_streams() -> int:
         try:
             stream.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_output(stream.fileno())
             code = lost_output(error) if stream is sys.stdout else code
     return code
 
@@ -8923,7 +8910,7 @@ def run_command_line(argv: list) -> int:
     except Exception as error:
         path = getattr(error, "filename", None)
         if isinstance(error, OSError) and not path and error.errno in FULL:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it need not fail once more
+            drop_output(1)  # what is left of it need not fail once more
             return lost_output(error)
         if isinstance(error, OSError) and path:
             complain(f"cannot use {path}: {os_words(error)}", file_advice(str(path), error))

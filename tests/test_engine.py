@@ -852,7 +852,7 @@ class TestAfterAGoodTick(unittest.TestCase):
         home = self.home()
         lock = ops.Store(home.state_path, ops.Clock()).lock("delivery", limit=300.0)
         self.assertEqual(home.tick().code, 0)
-        os.close(lock)
+        lock.close()
         self.assertEqual((home.lines("beats"), home.told), ([], []))
         self.assertEqual(home.tick().code, 0)
         self.assertEqual(home.lines("beats"), ["x"])

@@ -3,7 +3,9 @@
 Every job is a few lines of shell; whatever a test leaves running ends with its Installation.
 """
 
+import builtins
 import json
+import marshal
 import os
 import re
 import signal
@@ -14,6 +16,7 @@ import unittest
 
 from tests import ops
 from tests.test_engine import DIED, Installation, check, sh
+from tests.test_rooms import global_reads
 
 SLEEP = "while :; do sleep 0.05; done"
 
@@ -160,6 +163,21 @@ class TestStarting(Managed):
             self.assertEqual(os.stat(os.path.join(place, name)).st_mode & 0o777, 0o700)
         for name in ("run.json", "run.log", "run.lock", "id"):
             self.assertEqual(os.stat(os.path.join(place, name)).st_mode & 0o777, 0o600, name)
+
+
+class TestWhatTheSupervisorIs(unittest.TestCase):
+    def test_its_functions_use_nothing_that_its_interpreter_lacks(self):
+        command = ops.supervisor_command("m", "/", {}, 1.0)
+        codes, constants, _ = marshal.loads(command.stdin)
+        imported = re.search(r"import ([\w,]+);", ops.SUPERVISOR_START)[1].split(",")
+        known = {*imported, *constants, *dir(builtins), *(code.co_name for code in codes)}
+        lacking = [(code.co_name, name) for code in codes for _, name, _ in global_reads(code) if name not in known]
+        self.assertEqual(lacking, [])
+
+    def test_its_functions_need_no_default_which_byte_code_does_not_carry(self):
+        defaults = {function.__name__ for function in ops.SUPERVISOR if function.__defaults__}
+        calls = [(function.__name__, name) for function in ops.SUPERVISOR for name in defaults.intersection(function.__code__.co_names)]
+        self.assertEqual(calls, [("end_group", "end_one")], "which gives all three arguments")
 
 
 class TestEnding(Managed):

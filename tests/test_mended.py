@@ -96,6 +96,24 @@ class TestFarTimes(unittest.TestCase):
 
 
 class TestStops(Managed):
+    def test_a_full_disk_does_not_keep_an_orphan_running(self):
+        home = self.started(managed("m", "exec sleep 60"))
+        home.configure(managed("renamed", "exec sleep 60"))
+        result = home.call("stop", "m", bend=fill_disk)
+        self.assertEqual((result.code, home.processes()), (74, []))
+        self.assertIn("cannot be noted", result.out)
+
+    def test_a_job_that_was_muted_is_silent_as_an_orphan_too_until_that_is_over(self):
+        home = self.started(managed("m", "exec sleep 60"))
+        home.tick()
+        home.call("mute", "m", "--for", "600")
+        home.configure(managed("renamed", "exec sleep 60"))
+        home.tick(later=60)
+        self.assertEqual(home.told_with("stop m"), [])
+        for later in (700, 760, 820):
+            home.tick(later=later)
+        self.assertEqual((len(home.told_with("messages held: 1")), len(home.told_with("stop m"))), (1, 1))
+
     def test_a_stop_that_cannot_tell_says_so(self):
         home = Installation(self, long_job("crawl", status="echo '{'"))
         result = home.call("stop", "crawl")
@@ -155,7 +173,7 @@ class TestWhatIsLeft(unittest.TestCase):
         home.configure()
         self.assertEqual(home.tick().code, 3)
         lock = ops.Store(home.state_path, ops.Clock()).lock("delivery", limit=300.0)
-        self.addCleanup(os.close, lock)
+        self.addCleanup(lock.close)
         result = home.tick(later=60)
         self.assertEqual((result.code, result.err), (0, ""))
         self.assertIn("delivery", home.state["self"]["incidents"])
@@ -274,7 +292,7 @@ class TestLocks(unittest.TestCase):
     def hold(self, home, name, limit):
         """What a process has that took the lock for `limit` seconds and was stopped."""
         lock = ops.Store(home.state_path, ops.Clock()).lock(name, limit=limit)
-        self.addCleanup(os.close, lock)
+        self.addCleanup(lock.close)
         return lock
 
     def test_a_delivery_lock_that_is_never_free_is_no_silence(self):
@@ -600,6 +618,15 @@ class TestProgress(unittest.TestCase):
 
 
 class TestSupervisors(Managed):
+    def test_a_record_that_is_nested_without_end_is_that_job_s_trouble_alone(self):
+        home = self.started(managed("m", "exec sleep 60"), check("c", "exit 3", everySeconds=3600))
+        path = os.path.join(home.job_dir("m"), "run.json")
+        record = home.read(path)
+        home.put(path, "[" * 60000)
+        self.assertEqual(home.tick().code, 0)
+        self.assertEqual([len(home.told_with("ALERT", what)) for what in ("exit code 3", "record")], [1, 1])
+        home.put(path, record)
+
     def test_an_end_that_cannot_be_recorded_for_a_while_is_recorded_later(self):
         home = Installation(self, managed("m", "while [ ! -e go ]; do sleep 0.05; done; exit 0", autoResume=True))
         self.start(home, "m")

@@ -938,7 +938,7 @@ class WhomToTrust(Case):
             os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | 0o020)
             trust = self.trust()
             self.assertEqual(trust.refusal, "")
-            self.assertIn(f"chmod g-w {path}", trust.warning)
+            self.assertIn(f"chmod g-w {path}", trust.doubt)
             os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o020)
 
     def test_above_home_nobody_looks(self):
@@ -1064,7 +1064,9 @@ class State(Case):
         self.store = self.open()
 
     def open(self):
-        return ops.Store(self.file, ops.Clock(), lambda state, aside: self.lost.append(aside))
+        store = ops.Store(self.file, ops.Clock())
+        store.on_lost = lambda state, aside: self.lost.append(aside)
+        return store
 
     def put(self, data):
         os.makedirs(os.path.dirname(self.file), 0o700, exist_ok=True)
