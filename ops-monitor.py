@@ -2789,6 +2789,12 @@ def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> De
     return decision._replace(memory=decision.memory._replace(flips=[], looked_at=now.at))
 
 
+def judge_write(policy: Any, findings: dict, memory: Memory, now: Instant) -> Decision:
+    """The incidents of a write.  They never count as flapping: a person stands behind each run, and has to hear how it went."""
+    decision = judge_incidents(policy, findings, memory._replace(flips=[], flapping_at=0.0), now)
+    return decision._replace(memory=decision.memory._replace(flips=[]))
+
+
 # ---- report: is routine progress due?
 
 PROGRESS_DUE = ("report.first", "report.by_time", "report.by_change")
@@ -5540,7 +5546,10 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
         run = read_run(directory)
     except ValueError as error:
         raise OpsError(f"{directory}/run.json cannot be read: {error}", f"cat {directory}/run.json") from None
-    if run is None or not (is_lock_held(directory) or is_alive(run, boot)):
+    held = is_lock_held(directory)
+    if run is None and held:
+        raise OpsError(f"{directory}/run.json is missing: it cannot be told which process is '{job_id}'", f"lsof {shell_word(directory)}/run.lock")
+    if run is None or not (held or is_alive(run, boot)):
         return False
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
         leads = is_alive(run, boot)
@@ -5754,8 +5763,7 @@ def settle_gate(site: Site, state: State, job: Any) -> None:
     """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
     now = site.clock.now()
     findings = gate_findings(state.gate(job.id), state.now)
-    decision = judge_incidents(job.policy, findings, state.memory(job.id), now)
-    perform(site, state, job.id, hold_muted(decision, now))
+    perform(site, state, job.id, hold_muted(judge_write(job.policy, findings, state.memory(job.id), now), now))
 
 
 def forget_blocked(state: State, job_id: str) -> None:
@@ -6491,6 +6499,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
         verify_salt=salt, verify_items=remembered(plan, salt, "verification "),
     )  # fmt: skip
     state.keep_gate(job.id, begun)
+    forget_blocked(state, job.id)
     state.record("write begun", job.id, digest=plan.digest, who=who_asks(), run=run_id)
     return None
 
@@ -6540,7 +6549,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     now = site.clock.now()
 
     def apply(state: State) -> None:
-        perform(site, state, job.id, hold_muted(judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now), now))
+        perform(site, state, job.id, hold_muted(judge_write(policy, {"blocked": finding}, state.memory(job.id), now), now))
 
     yield Change(apply, urgent=True)
     warn_undelivered((yield from deliver(site)))
@@ -7584,6 +7593,13 @@ def stop_by_command(site: Site, job: Any) -> Flow:
     return True
 
 
+def say_not_held(site: Site, job_id: str, ended: bool, trouble: Optional[OpsError]) -> None:
+    """Raise what kept the hold from being saved, after what the stop did all the same."""
+    if trouble:
+        conclude(site, "stop.not_held" if ended else "stop.nothing", job=job_id)
+        raise trouble
+
+
 def stop_by_hand(site: Site, job: Any) -> Flow:
     """Hold the job and end it; False if nothing of it was alive.  A disk that is full must not keep it running: StateError comes after."""
     site.store.attempt(lambda state: hold_job(state, job.id))
@@ -7593,9 +7609,15 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
             ended = yield from end_managed(site, job.id, job.policy.stop_timeout_seconds)
         else:
             ended = yield from stop_by_command(site, job) if job.commands.stop else stop_by_pid(site, job)
-    if trouble:
-        conclude(site, "stop.not_held" if ended else "stop.nothing", job=job.id)
-        raise trouble
+    say_not_held(site, job.id, ended, trouble)
+    return ended
+
+
+def stop_orphan(site: Site, job_id: str, patience: float) -> Flow:
+    """The same for a managed job that the config does not have: it may come back, or be mended."""
+    trouble = site.store.attempt(lambda state: hold_job(state, job_id))
+    ended = yield from end_managed(site, job_id, patience)
+    say_not_held(site, job_id, ended, trouble)
     return ended
 
 
@@ -7604,8 +7626,7 @@ def do_stop(site: Site, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
     driver = Driver(site)
     if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
-        site.store.change(lambda state: hold_job(state, args.job))  # its config may come back, or be mended
-        ended = driver.finish(end_managed(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds))
+        ended = driver.finish(stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds))
     else:
         ended = driver.finish(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
     return conclude(site, "stop.done", job=args.job) if ended else conclude(site, "stop.not_running", JOB_FAILED, job=args.job)
@@ -7790,13 +7811,15 @@ def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory,
 def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
+    kinds: list = []
+
     def acked(memory: Memory, now: float) -> dict:
         opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
+        kinds[:] = opened
         return {"incidents": {kind: incident for kind, incident in {**memory.incidents, **opened}.items() if kind != "blocked"}}
 
-    memory = change_memory(site, args.job, "ack", acked)
-    kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
-    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=kinds)
+    change_memory(site, args.job, "ack", acked)
+    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=", ".join(site.say("topic." + kind) for kind in kinds))
 
 
 @typed(

@@ -11,7 +11,7 @@ import unittest
 
 from tests import ops
 from tests.test_engine import Installation, check, die_once_it_runs, long_job, sh, write
-from tests.test_managed import Managed, managed
+from tests.test_managed import SLEEP, Managed, managed
 
 
 class TestMutesOfChecks(unittest.TestCase):
@@ -595,6 +595,60 @@ class TestSupervisors(Managed):
         self.assertEqual(home.told_with("AUTORUN"), [])
         os.rmdir(os.path.join(home.job_dir("m"), "run.json.tmp"))
         self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+
+    def test_a_stop_of_a_job_whose_record_is_gone_does_not_call_it_not_running(self):
+        home = Installation(self, managed("m", SLEEP))
+        self.start(home, "m")
+        record = os.path.join(home.job_dir("m"), "run.json")
+        os.rename(record, record + ".kept")
+        result = home.call("stop", "m")
+        self.assertEqual((result.code, result.out), (1, ""))
+        self.assertIn("run.json is missing", result.err)
+        os.rename(record + ".kept", record)
+        self.assertEqual(home.call("stop", "m").code, 0)
+
+    def test_a_full_disk_does_not_keep_a_job_running_that_left_the_config(self):
+        home = Installation(self, managed("m", SLEEP), check("c", "true"))
+        self.start(home, "m")
+        home.configure(check("c", "true"))
+        result = home.call("stop", "m", bend=fill_disk)
+        self.assertEqual(result.code, 74, result.err)
+        self.assertIn("cannot be noted", result.out)
+        self.assertFalse(ops.is_lock_held(home.job_dir("m")))
+
+
+class TestWritesInTrouble(unittest.TestCase):
+    def approve(self, home, *flags):
+        digest = home.call("approve", "w", "--show").out.partition("digest: ")[2].strip()
+        self.assertEqual(home.call("approve", "w", "--digest", digest, *flags).code, 0)
+
+    def test_a_verification_that_fails_again_and_again_is_told_each_time(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "exit 3"))
+        for count in range(1, 9):
+            self.approve(home, *(["--despite-failed-verification"] if count > 1 else []))
+            self.assertEqual(home.call("run", "w", "--verify").code, 1)
+            self.assertEqual(len(home.told_with("ALERT", "the write ran, its verification failed")), count)
+            home.tick()
+        self.assertNotIn("flapping", home.call("status", "w").out)
+
+    def test_what_was_blocked_and_then_ran_is_not_said_to_be_blocked(self):
+        home = Installation(self, write("w", "cat data", "v"), check("v", "true"))
+        home.config["jobs"][0]["commands"]["run"] = ["/bin/cat", "data"]
+        home.configure()
+        home.put("data", "as approved")
+        self.approve(home)
+        home.put("data", "other")
+        self.assertEqual(home.call("run", "w").code, 4)
+        self.assertIn("blocked", home.call("status").out)
+        home.put("data", "as approved")
+        self.assertEqual(home.call("run", "w").code, 0)
+        self.assertNotIn("blocked", home.call("status").out)
+
+    def test_an_ack_names_the_blocked_run_that_it_ends(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "true"))
+        home.call("run", "w")
+        self.assertIn("acknowledged: w: blocked", home.call("ack", "w").out)
+        self.assertIn("nothing is open", home.call("ack", "w").out)
 
 
 if __name__ == "__main__":
