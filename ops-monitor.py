@@ -5552,15 +5552,17 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
     if run is None or not (held or is_alive(run, boot)):
         return False
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
-        leads = is_alive(run, boot)
+        until, leads, others_know = time.monotonic() + seconds, is_alive(run, boot), False
         if leads:
             end_group(run.pid, number)
-        for pid in marked_processes(run.run) if number == signal.SIGKILL or not leads else ():
-            end_one(pid, number)
-        until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if not is_alive(run, boot) and not is_lock_held(directory):
+            leads = leads and is_alive(run, boot)
+            if not leads and not is_lock_held(directory):
                 return True
+            if not others_know and (number == signal.SIGKILL or not leads):  # what left the group: its leader has the first word
+                others_know = True
+                for pid in marked_processes(run.run):
+                    end_one(pid, number)
             yield Pause(0.05)
     return not is_alive(run, boot)
 
@@ -6439,7 +6441,7 @@ def count_request(state: State, job: Any, plan: Plan) -> bool:
 def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     """Send a one-time code with the plan to the person; it counts once the Bot API has confirmed it."""
     if not (yield Change(lambda state: count_request(state, job, plan), urgent=True)):
-        raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id))
+        raise blocked(site, job, "code.too_many", "history")
     receiver = find_receiver(site)
     if "api" not in receiver.ways or not receiver.chat:
         raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
@@ -6810,7 +6812,8 @@ def find_long_job(site: Site, args: Any, limit: str) -> Any:
     """The long job that was named; --timeout-seconds takes the place of its policy's `limit`."""
     job = find_job(site, args.job)
     if job.kind != LONG_READ:
-        raise UsageError(f"job '{job.id}' is a {job.kind}, not a {LONG_READ}", site.advise("run", job.id))
+        advice = "run" if limit == "start_timeout_seconds" else "status"
+        raise UsageError(f"job '{job.id}' is a {job.kind}, not a {LONG_READ}", site.advise(advice, job.id))
     return limited(job, args, limit)
 
 
@@ -7724,7 +7727,8 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
     if by_code:
         refused = yield from check_code(site, job, plan, args.code, clear)
         if refused:
-            raise blocked(site, job, refused, "approve", "--request")
+            again = ["--digest", plan.digest, "--code", "CODE"] if refused == "code.wrong" else ["--request"]
+            raise blocked(site, job, refused, "approve", *again)
     else:
         yield Change(lambda state: grant(site, state, job, plan, clear, is_unseen=bool(args.digest)), urgent=True)
     warn_undelivered((yield from deliver(site)))
@@ -8470,6 +8474,9 @@ def examine_state(patient: Patient) -> Iterator[Health]:
     if site.store.is_unreadable():
         yield Health("fail", f"{path} is not a state: the next tick moves it aside and begins anew", site.advise("tick"))
         return
+    for other, is_right in ((site.store.history_path, os.path.isfile), (site.store.stem + ".jobs", os.path.isdir)):
+        if os.path.exists(other) and not (is_right(other) and os.access(other, os.W_OK)):
+            yield Health("fail", f"{other} cannot be written by {user_name(os.geteuid())}", f"ls -ld {shell_word(other)}")
     serves = other_config(site, site.store.view())
     if serves:
         yield Health("warn", f"{site.store.path} serves {serves}, not {site.config_file}", site.advise("status"))

@@ -10,7 +10,9 @@ import time
 import unittest
 
 from tests import ops
+from tests.test_doctor import Checkup, Patient
 from tests.test_engine import Installation, check, die_once_it_runs, long_job, sh, write
+from tests.test_gate import Phone
 from tests.test_managed import SLEEP, Managed, managed
 
 
@@ -616,6 +618,16 @@ class TestSupervisors(Managed):
         self.assertIn("cannot be noted", result.out)
         self.assertFalse(ops.is_lock_held(home.job_dir("m")))
 
+    def test_what_left_the_group_is_asked_to_end_once_its_leader_has(self):
+        worker = "trap 'echo asked > ended; exit' TERM; echo here > worker; while :; do sleep 0.05; done"
+        home = Installation(self, managed("m", f'setsid sh -c "{worker}" & wait', stopTimeoutSeconds=60))
+        self.start(home, "m")
+        self.wait_for("its worker", lambda: home.read("worker"))
+        began = time.monotonic()
+        self.assertEqual(home.call("stop", "m").code, 0)
+        self.assertEqual(home.read("ended"), "asked\n")
+        self.assertLess(time.monotonic() - began, 20)
+
 
 class TestWritesInTrouble(unittest.TestCase):
     def approve(self, home, *flags):
@@ -649,6 +661,33 @@ class TestWritesInTrouble(unittest.TestCase):
         home.call("run", "w")
         self.assertIn("acknowledged: w: blocked", home.call("ack", "w").out)
         self.assertIn("nothing is open", home.call("ack", "w").out)
+
+
+class TestAdvice(unittest.TestCase):
+    def test_a_stop_of_what_is_no_long_job_does_not_advise_to_run_it(self):
+        home = Installation(self, check("c", "true"))
+        self.assertIn("status c", home.call("stop", "c").err)
+        self.assertIn("run c", home.call("start", "c").err)
+
+    def test_a_wrong_code_is_no_reason_to_ask_for_another(self):
+        home = Phone(self)
+        code = home.request()
+        err = home.guess(home.wrong(code)).err
+        self.assertIn(f"approve w --digest {home.digest()} --code CODE", err)
+        self.assertNotIn("--request", err)
+        for _ in range(2):
+            home.request()
+        self.assertIn("help: ", home.call("approve", "w", "--request").err)
+
+
+class TestDoctor(Checkup):
+    def test_a_history_that_cannot_be_written_is_seen(self):
+        patient = Patient(self)
+        history = patient.state_file.replace(".json", ".history.jsonl")
+        if os.path.exists(history):
+            os.unlink(history)
+        os.mkdir(history)
+        self.among(patient.doctor(), "fail", "state", history, "cannot be written", mend="ls -ld")
 
 
 if __name__ == "__main__":
