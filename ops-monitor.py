@@ -6412,6 +6412,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
     )
     state.keep_gate(job.id, gate._replace(verify="", verify_left=[], verify_failed=[]) if clear else gate)
     forget_blocked(state, job.id)
+    settle_gate(site, state, job)
     if is_unseen:
         tell(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
     state.record("approved", job.id, digest=plan.digest, who=by, despite=clear)
@@ -6489,6 +6490,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
         gate = gate._replace(run="unknown", run_ended_at=state.now)
         state.record("write outcome unknown", job.id, run=gate.run_id)
     state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
+    settle_gate(site, state, job)
     reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
     if site.config_risk:
         reason = Reason("gate.config_writable", facts={"why": site.config_risk})
@@ -6502,6 +6504,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
     )  # fmt: skip
     state.keep_gate(job.id, begun)
     forget_blocked(state, job.id)
+    settle_gate(site, state, job)  # what was wrong with the run before is over: should this one go wrong alike, that is told
     state.record("write begun", job.id, digest=plan.digest, who=who_asks(), run=run_id)
     return None
 

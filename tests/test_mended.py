@@ -643,6 +643,25 @@ class TestWritesInTrouble(unittest.TestCase):
             home.tick()
         self.assertNotIn("flapping", home.call("status", "w").out)
 
+    def test_an_outcome_that_is_lost_again_is_told_again(self):
+        home = Installation(self, write("w", "echo x >> ran", "v"), check("v", "true"))
+        for count in (1, 2, 3):
+            self.approve(home)
+            home.call("run", "w", bend=lambda: die_once_it_runs("ran"))
+            while home.processes():
+                time.sleep(0.02)
+            self.assertEqual(len(home.lines("ran")), count)
+            home.tick()
+            self.assertEqual(len(home.told_with("ALERT", "outcome of the last run is unknown")), count)
+
+    def test_an_approval_despite_a_failed_verification_closes_what_was_open_at_once(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "exit 3"))
+        self.approve(home)
+        home.call("run", "w", "--verify")
+        self.assertIn("verification since", home.call("status", "w").out)
+        self.approve(home, "--despite-failed-verification")
+        self.assertNotIn("verification since", home.call("status", "w").out)
+
     def test_what_was_blocked_and_then_ran_is_not_said_to_be_blocked(self):
         home = Installation(self, write("w", "cat data", "v"), check("v", "true"))
         home.config["jobs"][0]["commands"]["run"] = ["/bin/cat", "data"]
