@@ -5150,6 +5150,8 @@ class Site:
     def advise(self, command: str, job_id: str = "", *flags: str) -> str:
         """The next command to type."""
         before, after = self.call
+        if job_id.startswith("-"):  # it must not be taken for an option
+            return " ".join([before, command, *flags]) + f"{after} -- {shell_word(job_id)}"
         return " ".join([before, command, *([shell_word(job_id)] if job_id else []), *flags]) + after
 
 
@@ -8147,8 +8149,9 @@ def do_logs(site: Site, args: Any) -> int:
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
     path = os.path.join(directory, name)
     if not os.path.exists(path):
-        command = {CHECK: "run", WRITE: "approve"}.get(job.kind if job else "", "start")
-        raise OpsError(f"no log yet: {path}", site.advise(command, args.job))
+        if job and job.kind == CHECK:
+            raise OpsError(f"a {CHECK} keeps no log: `run` prints its output, `history` tells of its runs", site.advise("history", job.id))
+        raise OpsError(f"no log yet: {path}", site.advise("approve" if job and job.kind == WRITE else "start", args.job))
     with open(path, "rb") as file:
         begin = file.seek(max(0, file_size(path) - (1 << 20)))
         data = file.read()

@@ -699,6 +699,21 @@ class TestAdvice(unittest.TestCase):
         self.assertIn("help: ", home.call("approve", "w", "--request").err)
 
 
+    def test_a_job_whose_name_begins_like_an_option_is_named_so_that_it_can_be_pasted(self):
+        home = Installation(self, write("-w", ":", "--v"), check("--v", "exit 3", everySeconds=60))
+        home.tick()
+        self.assertEqual(len(home.told_with("ALERT", "explain -- --v")), 1)
+        err = home.call("run", "--config-file", home.config_path, "--", "-w").err
+        words = err.partition("help: ")[2].split()
+        self.assertEqual(words[-1], "-w")
+        result = home.call(*words[words.index("approve") :])
+        self.assertIn("no terminal", result.err)
+
+    def test_a_check_is_not_said_to_get_a_log(self):
+        home = Installation(self, check("c", "true"))
+        self.assertIn("keeps no log", home.call("logs", "c").err)
+
+
 class TestDoctor(Checkup):
     def test_a_history_that_cannot_be_written_is_seen(self):
         patient = Patient(self)
