@@ -3629,7 +3629,7 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
             raise OSError(errno.EINVAL, "is not a regular file", path)
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", path)
+        raise OSError(errno.EFBIG, f"is larger than {limit >> 10} KiB", path)
     return data
 
 
@@ -5515,6 +5515,7 @@ def managed_command(site: Site, job: Any, directory: str, marker: str, is_fresh:
         **site.environment(job), "OPS_JOB_ID": job.id, "OPS_CHECKPOINT_DIR": checkpoint, "OPS_PROGRESS_FILE": progress,
         "OPS_ATTEMPT": str(attempt), "OPS_RESUME": str(int(attempt > 1)),
     }  # fmt: skip
+    env.pop(RUN_MARK, None)  # of a job that called `start`: its end must not be that of our supervisor
     head = {"version": 1, "jobId": job.id, "run": marker, "command": site.fingerprint(job), "attempt": attempt, "boot": site.clock.boot}
     try:
         program = find_executable(argv[0], env["PATH"], cwd)
@@ -7531,7 +7532,8 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     if not job.managed:
         show_file(site, log, printed, sys.stderr if phrase else sys.stdout)
     if phrase:
-        raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("explain", job.id))
+        is_missing = outcome.failure or outcome.code in (126, 127)
+        raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("validate-config") if is_missing else site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
     if not job.enabled:
         conclude(site, "start.disabled")

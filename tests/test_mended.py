@@ -628,6 +628,18 @@ class TestSupervisors(Managed):
         self.assertEqual(home.read("ended"), "asked\n")
         self.assertLess(time.monotonic() - began, 20)
 
+    def test_a_job_started_by_another_one_outlives_it_with_its_supervisor(self):
+        home = Installation(self, managed("m", SLEEP))
+        home.env["OPS_RUN"] = "of-another-job"
+        self.start(home, "m")
+        self.assertEqual(ops.marked_processes("of-another-job"), [])
+
+    def test_a_progress_file_that_is_too_large_is_said_with_the_limit(self):
+        home = Installation(self, managed("m", f'head -c 70000 /dev/zero > "$OPS_PROGRESS_FILE"; echo x > there; {SLEEP}'))
+        self.start(home, "m")
+        self.wait_for("its file", lambda: home.read("there"))
+        self.assertIn("larger than 64 KiB", home.call("status").out)
+
 
 class TestWritesInTrouble(unittest.TestCase):
     def approve(self, home, *flags):
@@ -712,6 +724,15 @@ class TestAdvice(unittest.TestCase):
     def test_a_check_is_not_said_to_get_a_log(self):
         home = Installation(self, check("c", "true"))
         self.assertIn("keeps no log", home.call("logs", "c").err)
+
+
+    def test_a_start_that_finds_no_program_or_place_advises_what_names_it(self):
+        for change, words in (({"cwd": "/nowhere"}, "no directory /nowhere"), ({"commands": {"start": ["./nope"]}}, "no program './nope'")):
+            home = Installation(self, {**managed("m", SLEEP), **change})
+            result = home.call("start", "m")
+            self.assertEqual(result.code, 1)
+            self.assertIn("validate-config", result.err)
+            self.assertIn(words, "".join(home.call("validate-config")[1:3]))
 
 
 class TestDoctor(Checkup):
