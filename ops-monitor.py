@@ -687,6 +687,7 @@ MESSAGES = {
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
+    "note.not_run": ("the last run did not begin: its command could not be run", "上次运行未能开始：无法执行其命令"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
     "plan.risk": ("risk", "风险"),
@@ -6541,8 +6542,9 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
 def gate_advice(site: Site, job: Any, reason: Reason) -> str:
     """The command that leads on from where a write stands."""
     gate = site.store.view().gate(job.id)
-    if reason.key in ("gate.verify_failed", "gate.verify_pending", "gate.verify_overdue") and gate.verify_left:
-        return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
+    left = [name for name in map(str, gate.verify_failed or gate.verify_left) if name in site.config.jobs]  # it may have changed
+    if reason.key in ("gate.verify_failed", "gate.verify_pending", "gate.verify_overdue") and left:
+        return site.advise("run", left[0])
     if reason.key.startswith("gate.verify"):
         return site.advise("approve", job.id, "--despite-failed-verification")
     command = {"gate.open": ("run", "--verify"), "gate.running": ("logs",), "gate.config_writable": ("doctor",)}.get(reason.key, ("approve",))
@@ -7686,7 +7688,8 @@ def unverified(site: Site, gate: Gate) -> Optional[Reason]:
 def gate_notes(site: Site, job: Any) -> list:
     """What the next approver should know of the last run."""
     gate = site.store.view().gate(job.id)
-    key = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
+    failed = "note.not_run" if gate.run_code == NOT_RUN else "note.failed"
+    key = {"failed": failed, "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
     lines = [site.say(key, code=gate.run_code)] if key else []
     reason = unverified(site, gate)
     if reason:

@@ -674,6 +674,23 @@ class TestWritesInTrouble(unittest.TestCase):
         self.approve(home, "--despite-failed-verification")
         self.assertNotIn("verification since", home.call("status", "w").out)
 
+    def test_a_write_that_could_not_be_run_has_no_exit_code(self):
+        home = Installation(self, {**write("w", "", "v"), "commands": {"run": ["./tool"]}}, check("v", "true"))
+        home.put("tool", "no program")
+        self.approve(home)
+        self.assertEqual(home.call("run", "w").code, 1)
+        for said in (home.call("explain", "w").out, home.call("approve", "w", "--show").out):
+            self.assertIn("could not be run", said)
+            self.assertNotIn("1000", said)
+
+    def test_a_verification_that_left_the_config_is_not_what_is_advised_to_run(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "true"))
+        self.approve(home)
+        self.assertEqual(home.call("run", "w").code, 0)
+        self.assertIn("run v", home.call("run", "w").err)
+        home.configure(write("w", ":", "other"), check("other", "true"))
+        self.assertIn("approve w --despite-failed-verification", home.call("run", "w").err)
+
     def test_what_was_blocked_and_then_ran_is_not_said_to_be_blocked(self):
         home = Installation(self, write("w", "cat data", "v"), check("v", "true"))
         home.config["jobs"][0]["commands"]["run"] = ["/bin/cat", "data"]
