@@ -687,7 +687,7 @@ MESSAGES = {
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
-    "note.not_run": ("the last run did not begin: its command could not be run", "上次运行未能开始：无法执行其命令"),
+    "note.not_run": ("the last run failed: its command could not be run", "上次运行失败：无法执行其命令"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
     "plan.risk": ("risk", "风险"),
@@ -4796,8 +4796,8 @@ def find_schedulers(root: str, home: str, crontab: str) -> list:
 # Managed jobs: a small supervisor runs the work, and its records answer the status contract.
 #
 # In the job's directory: `run.lock` (held by supervisor and job as an inherited descriptor),
-# `run.json` (what runs, later how it ended), `run.log`, `progress.json`, `checkpoint/`.
-# An exit record wins; else the job runs while the lock is held or while the recorded process
+# `run.json` (what runs, later how it ended), `stopped` (the run that was asked to end: its exit 0 is a
+# pause, not its completion), `run.log`, `progress.json`, `checkpoint/`.  An exit record wins; else the job runs while the lock is held or while the recorded process
 # (pid + start + boot) lives; else it stopped.  Nothing is guessed from a pid alone.
 
 LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit between two looks
@@ -5013,6 +5013,14 @@ def read_progress(directory: str) -> tuple:
         return {}, Phrase("progress.not_json")
 
 
+def was_stopped(directory: str, run: Run) -> bool:
+    """Whether this run was asked to end: many save their work then, and exit 0."""
+    try:
+        return read_file(f"{directory}/stopped", 100) == run.run.encode()
+    except OSError:
+        return False
+
+
 def stop_words(run: Run, boot: str) -> str:
     """How a run that is not alive ended, in the words of the status contract."""
     if run.exit_code is None:
@@ -5042,7 +5050,8 @@ def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: s
         return Observation(when, RUNNING if held else IDLE)
     answer, problem = read_progress(directory)
     alive = run.exit_code is None and (held or is_alive(run, when.boot))
-    look = observed(when, {**answer, "running": alive, "completed": run.exit_code == 0, "pid": run.pid if alive else 0}, redact)
+    completed = run.exit_code == 0 and not was_stopped(directory, run)
+    look = observed(when, {**answer, "running": alive, "completed": completed, "pid": run.pid if alive else 0}, redact)
     look = look._replace(run=run.run, problem=problem, resumable=run.command in ("", fingerprint))
     if look.state != STOPPED:
         return look
@@ -5555,6 +5564,11 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
         raise OpsError(f"{directory}/run.json is missing: it cannot be told which process is '{job_id}'", f"lsof {shell_word(directory)}/run.lock")
     if run is None or not (held or is_alive(run, boot)):
         return False
+    if run.exit_code is None:
+        try:
+            write_private(f"{directory}/stopped", os.O_TRUNC, run.run)
+        except OSError:
+            pass  # a full disk must not keep it running
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
         until, leads, others_know = time.monotonic() + seconds, is_alive(run, boot), False
         if leads:
@@ -5568,7 +5582,10 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
                 for pid in marked_processes(run.run):
                     end_one(pid, number)
             yield Pause(0.05)
-    return not is_alive(run, boot)
+    if not is_alive(run, boot):
+        return True
+    remove_quietly(f"{directory}/stopped")  # it goes on, and may still complete
+    return False
 
 
 def end_job(site: Site, job: Any) -> Flow:

@@ -618,6 +618,20 @@ class TestSupervisors(Managed):
         self.assertIn("cannot be noted", result.out)
         self.assertFalse(ops.is_lock_held(home.job_dir("m")))
 
+    def test_a_stopped_job_that_then_exits_0_is_paused_not_completed(self):
+        work = 'echo "$OPS_RESUME" >> resumes; touch "$OPS_CHECKPOINT_DIR/kept"; trap "exit 0" TERM'
+        home = Installation(self, {**managed("m", f"{work}; {SLEEP}"), "after": [{"jobId": "c"}]}, check("c", "echo x >> after"))
+        self.start(home, "m")
+        self.wait_for("its first line", lambda: home.lines("resumes"))
+        self.assertEqual(home.call("stop", "m").code, 0)
+        self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+        home.tick()
+        home.tick()
+        self.assertEqual((self.status(home, "m")["state"], home.told_with("COMPLETED"), home.lines("after")), ("stopped", [], []))
+        self.start(home, "m")
+        self.wait_for("its second line", lambda: home.lines("resumes") == ["0", "1"])
+        self.assertTrue(os.path.exists(os.path.join(home.job_dir("m"), "checkpoint", "kept")))
+
     def test_what_left_the_group_is_asked_to_end_once_its_leader_has(self):
         worker = "trap 'echo asked > ended; exit' TERM; echo here > worker; while :; do sleep 0.05; done"
         home = Installation(self, managed("m", f'setsid sh -c "{worker}" & wait', stopTimeoutSeconds=60))
