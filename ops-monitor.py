@@ -6463,7 +6463,7 @@ def count_request(state: State, job: Any, plan: Plan) -> bool:
 def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     """Send a one-time code with the plan to the person; it counts once the Bot API has confirmed it."""
     if not (yield Change(lambda state: count_request(state, job, plan), urgent=True)):
-        raise blocked(site, job, "code.too_many", "history")
+        raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id), site.advise("history", job.id))
     receiver = find_receiver(site)
     if "api" not in receiver.ways or not receiver.chat:
         raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
@@ -6504,6 +6504,13 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
 # ---- running: the output goes to a file, so that the end of this process cannot break a write
 
 
+def write_reason(site: Site, gate: Gate, plan: Plan, now: float) -> Reason:
+    """Why a write may, or may not, run at this moment, as far as its gate and its config say."""
+    if site.config_risk:
+        return Reason("gate.config_writable", facts={"why": site.config_risk})
+    return gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), now)
+
+
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = state.gate(job.id)
@@ -6512,9 +6519,7 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
         state.record("write outcome unknown", job.id, run=gate.run_id)
     state.keep_gate(job.id, gate)  # times that the clock has mended stay mended
     settle_gate(site, state, job)
-    reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
-    if site.config_risk:
-        reason = Reason("gate.config_writable", facts={"why": site.config_risk})
+    reason = write_reason(site, gate, plan, state.now)
     if reason.key != "gate.open":
         state.record("refused", job.id, reason=reason.key, who=who_asks(), digest=plan.digest)
         return reason
@@ -6760,6 +6765,8 @@ def load_config(files: Files, args: Any) -> tuple:
     try:
         raw = read_file(path)
     except FileNotFoundError:
+        if os.path.islink(path):  # `init` would leave it as it is
+            raise UsageError(f"{path} is a link to what is not there", f"ls -l {shell_word(path)}") from None
         raise UsageError(f"{path}: no such file; --config-file names another", " init".join(how_called(args))) from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
@@ -7898,7 +7905,8 @@ def next_action(site: Site, row: Row) -> tuple:
         (has_slots, "next.run", has_slots and next_slot(job, row.memory)),
         (job.kind != LONG_READ, "next.by_hand"),
         (reason.key in ("resume.now", "resume.backoff"), "next.resume", reason.again_at),
-        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
+        (is_stopped and row.memory.held_at, "next.held"),
+        (is_stopped and reason.key in ("resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
         (True, "next.look"),
     )
     return site.say(found.key), found.again_at
@@ -8093,7 +8101,7 @@ def rule_lines(site: Site, row: Row) -> list:
     if job.kind == CHECK:
         return [*lines, f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, site.clock.now()))}"]
     plan = make_plan(site, job)
-    reason = gate_reason(row.gate, plan.digest, plan.problem, changed_items(row.gate, plan), site.clock.now().at)
+    reason = write_reason(site, row.gate, plan, site.clock.now().at)
     words = site.say(reason.key, **reason.facts)
     notes = [note for note in gate_notes(site, job) if note not in ("", words)]
     return [*lines, words, *notes, site.say("help.next", command=gate_advice(site, job, reason))]

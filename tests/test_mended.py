@@ -688,6 +688,15 @@ class TestWritesInTrouble(unittest.TestCase):
         self.approve(home, "--despite-failed-verification")
         self.assertNotIn("verification since", home.call("status", "w").out)
 
+    def test_explain_knows_of_a_config_that_keeps_a_write_blocked(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "true"))
+        self.approve(home)
+        os.chmod(home.config_path, 0o660)
+        self.assertEqual(home.call("run", "w").code, 4)
+        said = home.call("explain", "w").out
+        self.assertIn("others could have written", said.splitlines()[-3])
+        self.assertIn("doctor", said.splitlines()[-2])
+
     def test_a_write_that_could_not_be_run_has_no_exit_code(self):
         home = Installation(self, {**write("w", "", "v"), "commands": {"run": ["./tool"]}}, check("v", "true"))
         home.put("tool", "no program")
@@ -751,6 +760,19 @@ class TestAdvice(unittest.TestCase):
         self.assertEqual(words[-1], "-w")
         result = home.call(*words[words.index("approve") :])
         self.assertIn("no terminal", result.err)
+
+    def test_what_a_person_stopped_waits_for_start_also_where_nothing_is_resumed(self):
+        home = Installation(self, long_job("j", stop=":"))
+        home.says("j")
+        home.call("stop", "j")
+        self.assertIn("waits for start", home.call("status").out)
+
+    def test_a_config_that_is_a_link_to_nothing_is_not_what_init_makes(self):
+        home = Installation(self, check("c", "true"))
+        os.unlink(home.config_path)
+        os.symlink("/nowhere/at/all", home.config_path)
+        result = home.call("status")
+        self.assertEqual((result.code, "init" in result.err, "is a link" in result.err), (2, False, True))
 
     def test_a_check_is_not_said_to_get_a_log(self):
         home = Installation(self, check("c", "true"))
