@@ -679,6 +679,7 @@ MESSAGES = {
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
+    "note.not_run": ("the last run failed: its command could not be run", "上次运行失败：无法执行其命令"),
     "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
     "plan.risk": ("risk", "风险"),
@@ -2740,6 +2741,12 @@ def judge_own(findings: dict, memory: Memory, now: Instant, **policy: Any) -> De
     return decision._replace(memory=decision.memory._replace(flips=[], looked_at=now.at))
 
 
+def judge_write(policy: Any, findings: dict, memory: Memory, now: Instant) -> Decision:
+    """The incidents of a write.  They never count as flapping: a person stands behind each run, and has to hear how it went."""
+    decision = judge_incidents(policy, findings, memory._replace(flips=[], flapping_at=0.0), now)
+    return decision._replace(memory=decision.memory._replace(flips=[]))
+
+
 # ---- report: is routine progress due?
 
 PROGRESS_DUE = ("report.first", "report.by_time", "report.by_change")
@@ -3583,7 +3590,7 @@ def read_file(path: str, limit: int = 64 << 20) -> bytes:
             raise OSError(errno.EINVAL, "is not a regular file", path)
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", path)
+        raise OSError(errno.EFBIG, f"is larger than {limit >> 10} KiB", path)
     return data
 
 
@@ -4762,8 +4769,8 @@ def find_schedulers(root: str, home: str, crontab: str) -> list:
 # Managed jobs: a small supervisor runs the work, and its records answer the status contract.
 #
 # In the job's directory: `run.lock` (held by supervisor and job as an inherited descriptor),
-# `run.json` (what runs, later how it ended), `run.log`, `progress.json`, `checkpoint/`.
-# An exit record wins; else the job runs while the lock is held or while the recorded process
+# `run.json` (what runs, later how it ended), `stopped` (the run that was asked to end: its exit 0 is a
+# pause, not its completion), `run.log`, `progress.json`, `checkpoint/`.  An exit record wins; else the job runs while the lock is held or while the recorded process
 # (pid + start + boot) lives; else it stopped.  Nothing is guessed from a pid alone.
 
 LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit between two looks
@@ -4959,6 +4966,14 @@ def read_progress(directory: str) -> tuple:
         return {}, Phrase("progress.not_json")
 
 
+def was_stopped(directory: str, run: Run) -> bool:
+    """Whether this run was asked to end: many save their work then, and exit 0."""
+    try:
+        return read_file(f"{directory}/stopped", 100) == run.run.encode()
+    except OSError:
+        return False
+
+
 def stop_words(run: Run, boot: str) -> str:
     """How a run that is not alive ended, in the words of the status contract."""
     if run.exit_code is None:
@@ -4988,7 +5003,8 @@ def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: s
         return Observation(when, RUNNING if held else IDLE)
     answer, problem = read_progress(directory)
     alive = run.exit_code is None and (held or is_alive(run, when.boot))
-    look = observed(when, {**answer, "running": alive, "completed": run.exit_code == 0, "pid": run.pid if alive else 0}, redact)
+    completed = run.exit_code == 0 and not was_stopped(directory, run)
+    look = observed(when, {**answer, "running": alive, "completed": completed, "pid": run.pid if alive else 0}, redact)
     look = look._replace(run=run.run, problem=problem, resumable=run.command in ("", fingerprint))
     if look.state != STOPPED:
         return look
@@ -5097,6 +5113,8 @@ class Site:
     def advise(self, command: str, job_id: str = "", *flags: str) -> str:
         """The next command to type."""
         before, after = self.call
+        if job_id.startswith("-"):  # it must not be taken for an option
+            return " ".join([before, command, *flags]) + f"{after} -- {shell_word(job_id)}"
         return " ".join([before, command, *([shell_word(job_id)] if job_id else []), *flags]) + after
 
 
@@ -5464,6 +5482,7 @@ def managed_command(site: Site, job: Any, directory: str, marker: str, is_fresh:
         **site.environment(job), "OPS_JOB_ID": job.id, "OPS_CHECKPOINT_DIR": checkpoint, "OPS_PROGRESS_FILE": progress,
         "OPS_ATTEMPT": str(attempt), "OPS_RESUME": str(int(attempt > 1)),
     }  # fmt: skip
+    env.pop(RUN_MARK, None)  # of a job that called `start`: its end must not be that of our supervisor
     head = {"version": 1, "jobId": job.id, "run": marker, "command": site.fingerprint(job), "attempt": attempt, "boot": site.clock.boot}
     try:
         program = find_executable(argv[0], env["PATH"], cwd)
@@ -5497,20 +5516,33 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
         run = read_run(directory)
     except ValueError as error:
         raise OpsError(f"{directory}/run.json cannot be read: {error}", f"cat {directory}/run.json") from None
-    if run is None or not (is_lock_held(directory) or is_alive(run, boot)):
+    held = is_lock_held(directory)
+    if run is None and held:
+        raise OpsError(f"{directory}/run.json is missing: it cannot be told which process is '{job_id}'", f"lsof {shell_word(directory)}/run.lock")
+    if run is None or not (held or is_alive(run, boot)):
         return False
+    if run.exit_code is None:
+        try:
+            write_private(f"{directory}/stopped", os.O_TRUNC, run.run)
+        except OSError:
+            pass  # a full disk must not keep it running
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
-        leads = is_alive(run, boot)
+        until, leads, others_know = time.monotonic() + seconds, is_alive(run, boot), False
         if leads:
             end_group(run.pid, number)
-        for pid in marked_processes(run.run) if number == signal.SIGKILL or not leads else ():
-            end_one(pid, number)
-        until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if not is_alive(run, boot) and not is_lock_held(directory):
+            leads = leads and is_alive(run, boot)
+            if not leads and not is_lock_held(directory):
                 return True
+            if not others_know and (number == signal.SIGKILL or not leads):  # what left the group: its leader has the first word
+                others_know = True
+                for pid in marked_processes(run.run):
+                    end_one(pid, number)
             yield Pause(0.05)
-    return not is_alive(run, boot)
+    if not is_alive(run, boot):
+        return True
+    remove_quietly(f"{directory}/stopped")  # it goes on, and may still complete
+    return False
 
 
 def end_job(site: Site, job: Any) -> Flow:
@@ -5710,7 +5742,7 @@ def begin_run(site: Site, state: State, job: Any, entry_id: str, marker: str) ->
 def settle_gate(site: Site, state: State, job: Any) -> None:
     """Tell what is wrong with a write that has run: unknown outcome, failed or missing verification."""
     findings = gate_findings(state.gate(job.id), state.now)
-    perform(site, state, job.id, judge_incidents(job.policy, findings, state.memory(job.id), site.clock.now()))
+    perform(site, state, job.id, judge_write(job.policy, findings, state.memory(job.id), site.clock.now()))
 
 
 def forget_blocked(state: State, job_id: str) -> None:
@@ -6369,6 +6401,7 @@ def grant(site: Site, state: State, job: Any, plan: Plan, clear: bool, is_unseen
     )
     state.keep_gate(job.id, gate._replace(verify="", verify_left=[], verify_failed=[]) if clear else gate)
     forget_blocked(state, job.id)
+    settle_gate(site, state, job)
     if is_unseen:
         tell(site, state, job.id, Notify("approved", "told", NOTICE, Phrase("approved.told", {"who": by, "digest": plan.digest[:16]})))
     state.record("approved", job.id, digest=plan.digest, who=by, despite=clear)
@@ -6398,7 +6431,7 @@ def count_request(state: State, job: Any, plan: Plan) -> bool:
 def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     """Send a one-time code with the plan to the person; it counts once the Bot API has confirmed it."""
     if not (yield Change(lambda state: count_request(state, job, plan), urgent=True)):
-        raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id))
+        raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id), site.advise("history", job.id))
     receiver = find_receiver(site)
     if "api" not in receiver.ways or not receiver.chat:
         raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
@@ -6439,12 +6472,18 @@ def check_code(site: Site, job: Any, plan: Plan, code: str, clear: bool) -> Flow
 # ---- running: the output goes to a file, so that the end of this process cannot break a write
 
 
+def write_reason(site: Site, gate: Gate, plan: Plan, now: float) -> Reason:
+    """Why a write may, or may not, run at this moment, as far as its gate and its config say."""
+    if site.config_risk:
+        return Reason("gate.config_writable", facts={"why": site.config_risk})
+    return gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), now)
+
+
 def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> Optional[Reason]:
     """Why it may not run, or None: then the approval is used up and the run is on record."""
     gate = notice_lost(state, job)
-    reason = gate_reason(gate, plan.digest, plan.problem, changed_items(gate, plan), state.now)
-    if site.config_risk:
-        reason = Reason("gate.config_writable", facts={"why": site.config_risk})
+    settle_gate(site, state, job)
+    reason = write_reason(site, gate, plan, state.now)
     if reason.key != "gate.open":
         state.record("refused", job.id, reason=reason.key, who=who_asks(), digest=plan.digest)
         return reason
@@ -6454,6 +6493,8 @@ def begin_write(site: Site, state: State, job: Any, plan: Plan, run_id: str) -> 
         verify_salt=salt, verify_items=remembered(plan, salt, "verification "),
     )  # fmt: skip
     state.keep_gate(job.id, begun)
+    forget_blocked(state, job.id)
+    settle_gate(site, state, job)  # what was wrong with the run before is over: should this one go wrong alike, that is told
     state.record("write begun", job.id, digest=plan.digest, who=who_asks(), run=run_id)
     return None
 
@@ -6487,8 +6528,9 @@ def settle_write(site: Site, state: State, job: Any, outcome: Outcome, plan: Pla
 def gate_advice(site: Site, job: Any, reason: Reason) -> str:
     """The command that leads on from where a write stands."""
     gate = site.store.view().gate(job.id)
-    if reason.key in ("gate.verify_failed", "gate.verify_pending", "gate.verify_overdue") and gate.verify_left:
-        return site.advise("run", str((gate.verify_failed or gate.verify_left)[0]))
+    left = [name for name in map(str, gate.verify_failed or gate.verify_left) if name in site.config.jobs]  # it may have changed
+    if reason.key in ("gate.verify_failed", "gate.verify_pending", "gate.verify_overdue") and left:
+        return site.advise("run", left[0])
     if reason.key.startswith("gate.verify"):
         return site.advise("approve", job.id, "--despite-failed-verification")
     if reason.key == "gate.config_writable":
@@ -6503,7 +6545,7 @@ def tell_blocked(site: Site, job: Any, reason: Reason) -> Flow:
     finding = Finding("blocked", ALERT, Phrase("blocked.write", {"job": job.id, "why": words}))
     policy = job.policy._replace(alert_after=1, alert_repeat_seconds=HOUR)  # asked here only when somebody tries again
     now = site.clock.now()
-    yield Change(lambda state: perform(site, state, job.id, judge_incidents(policy, {"blocked": finding}, state.memory(job.id), now)), urgent=True)
+    yield Change(lambda state: perform(site, state, job.id, judge_write(policy, {"blocked": finding}, state.memory(job.id), now)), urgent=True)
     warn_undelivered((yield from deliver(site)))
     v1 = " " + site.say("gate.v1") if job.approval and (job.approval.granted or not job.approval.required) else ""
     raise BlockedError(f"BLOCKED: {words}{v1}", gate_advice(site, job, reason))
@@ -6683,6 +6725,8 @@ def load_config(files: Files, args: Any) -> tuple:
     try:
         raw = read_file(path)
     except FileNotFoundError:
+        if os.path.islink(path):  # `init` would leave it as it is
+            raise UsageError(f"{path} is a link to what is not there", f"ls -l {shell_word(path)}") from None
         raise UsageError(f"{path}: no such file; --config-file names another", " init".join(how_called(args))) from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
@@ -6758,7 +6802,8 @@ def find_long_job(site: Site, args: Any, limit: str) -> Any:
     """The long job that was named; --timeout-seconds takes the place of its policy's `limit`."""
     job = find_job(site, args.job)
     if job.kind != LONG_READ:
-        raise UsageError(f"job '{job.id}' is a {job.kind}, not a {LONG_READ}", site.advise("run", job.id))
+        advice = "run" if limit == "start_timeout_seconds" else "status"
+        raise UsageError(f"job '{job.id}' is a {job.kind}, not a {LONG_READ}", site.advise(advice, job.id))
     return limited(job, args, limit)
 
 
@@ -7463,7 +7508,8 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     if not job.managed:
         show(log_text(site, log, printed), sys.stderr if phrase else sys.stdout)
     if phrase:
-        raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("explain", job.id))
+        is_missing = outcome.failure or outcome.code in (126, 127)
+        raise OpsError(site.say("start.failed", why=site.words(phrase)), site.advise("validate-config") if is_missing else site.advise("explain", job.id))
     conclude(site, "start.done", job=job.id)
     if not job.enabled:
         conclude(site, "start.disabled")
@@ -7609,7 +7655,8 @@ def unverified(site: Site, gate: Gate) -> Optional[Reason]:
 def gate_notes(site: Site, job: Any) -> list:
     """What the next approver should know of the last run."""
     gate = site.store.view().gate(job.id)
-    key = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
+    failed = "note.not_run" if gate.run_code == NOT_RUN else "note.failed"
+    key = {"failed": failed, "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
     lines = [site.say(key, code=gate.run_code)] if key else []
     reason = unverified(site, gate)
     if reason:
@@ -7657,7 +7704,8 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
     if by_code:
         refused = yield from check_code(site, job, plan, args.code, clear)
         if refused:
-            raise blocked(site, job, refused, "approve", "--request")
+            again = ["--digest", plan.digest, "--code", "CODE"] if refused == "code.wrong" else ["--request"]
+            raise blocked(site, job, refused, "approve", *again)
     else:
         yield Change(lambda state: grant(site, state, job, plan, clear, is_unseen=bool(args.digest)), urgent=True)
     warn_undelivered((yield from deliver(site)))
@@ -7744,13 +7792,15 @@ def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory,
 def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
+    kinds: list = []
+
     def acked(memory: Memory, now: float) -> dict:
         opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
+        kinds[:] = opened
         return {"incidents": {kind: incident for kind, incident in {**memory.incidents, **opened}.items() if kind != "blocked"}}
 
-    memory = change_memory(site, args.job, "ack", acked)
-    kinds = ", ".join(site.say("topic." + kind) for kind, _ in open_incidents(memory))
-    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=kinds)
+    change_memory(site, args.job, "ack", acked)
+    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=", ".join(site.say("topic." + kind) for kind in kinds))
 
 
 @typed(
@@ -7798,7 +7848,8 @@ def next_action(site: Site, row: Row) -> tuple:
         (has_slots, "next.run", has_slots and next_slot(job, row.memory)),
         (job.kind != LONG_READ, "next.by_hand"),
         (reason.key in ("resume.now", "resume.backoff"), "next.resume", reason.again_at),
-        (is_stopped and reason.key in ("resume.held", "resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
+        (is_stopped and row.memory.held_at, "next.held"),
+        (is_stopped and reason.key in ("resume.gave_up", "resume.changed"), "next." + reason.key.partition(".")[2]),
         (True, "next.look"),
     )
     return site.say(found.key), found.again_at
@@ -7998,7 +8049,7 @@ def rule_lines(site: Site, row: Row) -> list:
     if job.kind == CHECK:
         return [*lines, f"{site.say('topic.due')}: {reason_text(site, due_reason(job, memory, site.clock.now()))}"]
     plan = make_plan(site, job)
-    reason = gate_reason(row.gate, plan.digest, plan.problem, changed_items(row.gate, plan), site.clock.now().at)
+    reason = write_reason(site, row.gate, plan, site.clock.now().at)
     words = site.say(reason.key, **reason.facts)
     notes = [note for note in gate_notes(site, job) if note not in ("", words)]
     return [*lines, words, *notes, site.say("help.next", command=gate_advice(site, job, reason))]
@@ -8076,8 +8127,9 @@ def do_logs(site: Site, args: Any) -> int:
     name = "write.log" if job and job.kind == WRITE else "start.log" if job and not job.managed else "run.log"
     path = os.path.join(directory, name)
     if not os.path.exists(path):
-        command = {CHECK: "run", WRITE: "approve"}.get(job.kind if job else "", "start")
-        raise OpsError(f"no log yet: {path}", site.advise(command, args.job))
+        if job and job.kind == CHECK:
+            raise OpsError(f"a {CHECK} keeps no log: `run` prints its output, `history` tells of its runs", site.advise("history", job.id))
+        raise OpsError(f"no log yet: {path}", site.advise("approve" if job and job.kind == WRITE else "start", args.job))
     with open(path, "rb") as file:
         begin = file.seek(max(0, file_size(path) - (1 << 20)))
         data = file.read()
@@ -8404,6 +8456,9 @@ def examine_state(patient: Patient) -> Iterator[Health]:
     if site.store.is_unreadable():
         yield Health("fail", f"{path} is not a state: the next tick moves it aside and begins anew", site.advise("tick"))
         return
+    for other, is_right in ((site.store.history_path, os.path.isfile), (site.store.stem + ".jobs", os.path.isdir)):
+        if os.path.exists(other) and not (is_right(other) and os.access(other, os.W_OK)):
+            yield Health("fail", f"{other} cannot be written by {user_name(os.geteuid())}", f"ls -ld {shell_word(other)}")
     serves = other_config(site, site.store.view())
     if serves:
         yield Health("warn", f"{site.store.path} serves {serves}, not {site.config_file}", site.advise("status"))

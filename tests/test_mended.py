@@ -10,8 +10,10 @@ import time
 import unittest
 
 from tests import ops
+from tests.test_doctor import Checkup, Patient
 from tests.test_engine import Installation, check, die_once_it_runs, long_job, sh, write
-from tests.test_managed import Managed, managed
+from tests.test_gate import Phone
+from tests.test_managed import SLEEP, Managed, managed
 
 
 class TestMutesOfChecks(unittest.TestCase):
@@ -637,6 +639,205 @@ class TestSupervisors(Managed):
         self.assertEqual(home.told_with("AUTORUN"), [])
         os.rmdir(os.path.join(home.job_dir("m"), "run.json.tmp"))
         self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+
+    def test_a_stop_of_a_job_whose_record_is_gone_does_not_call_it_not_running(self):
+        home = Installation(self, managed("m", SLEEP))
+        self.start(home, "m")
+        record = os.path.join(home.job_dir("m"), "run.json")
+        os.rename(record, record + ".kept")
+        result = home.call("stop", "m")
+        self.assertEqual((result.code, result.out), (1, ""))
+        self.assertIn("run.json is missing", result.err)
+        os.rename(record + ".kept", record)
+        self.assertEqual(home.call("stop", "m").code, 0)
+
+    def test_a_full_disk_does_not_keep_a_job_running_that_left_the_config(self):
+        home = Installation(self, managed("m", SLEEP), check("c", "true"))
+        self.start(home, "m")
+        home.configure(check("c", "true"))
+        result = home.call("stop", "m", bend=fill_disk)
+        self.assertEqual(result.code, 74, result.err)
+        self.assertIn("cannot be noted", result.out)
+        self.assertFalse(ops.is_lock_held(home.job_dir("m")))
+
+    def test_a_stopped_job_that_then_exits_0_is_paused_not_completed(self):
+        work = 'echo "$OPS_RESUME" >> resumes; touch "$OPS_CHECKPOINT_DIR/kept"; trap "exit 0" TERM'
+        home = Installation(self, {**managed("m", f"{work}; {SLEEP}"), "after": [{"jobId": "c"}]}, check("c", "echo x >> after"))
+        self.start(home, "m")
+        self.wait_for("its first line", lambda: home.lines("resumes"))
+        self.assertEqual(home.call("stop", "m").code, 0)
+        self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+        home.tick()
+        home.tick()
+        self.assertEqual((self.status(home, "m")["state"], home.told_with("COMPLETED"), home.lines("after")), ("stopped", [], []))
+        self.start(home, "m")
+        self.wait_for("its second line", lambda: home.lines("resumes") == ["0", "1"])
+        self.assertTrue(os.path.exists(os.path.join(home.job_dir("m"), "checkpoint", "kept")))
+
+    def test_what_left_the_group_is_asked_to_end_once_its_leader_has(self):
+        worker = "trap 'echo asked > ended; exit' TERM; echo here > worker; while :; do sleep 0.05; done"
+        home = Installation(self, managed("m", f'setsid sh -c "{worker}" & wait', stopTimeoutSeconds=60))
+        self.start(home, "m")
+        self.wait_for("its worker", lambda: home.read("worker"))
+        began = time.monotonic()
+        self.assertEqual(home.call("stop", "m").code, 0)
+        self.assertEqual(home.read("ended"), "asked\n")
+        self.assertLess(time.monotonic() - began, 20)
+
+    def test_a_job_started_by_another_one_outlives_it_with_its_supervisor(self):
+        home = Installation(self, managed("m", SLEEP))
+        home.env["OPS_RUN"] = "of-another-job"
+        self.start(home, "m")
+        self.assertEqual(ops.marked_processes("of-another-job"), [])
+
+    def test_a_progress_file_that_is_too_large_is_said_with_the_limit(self):
+        home = Installation(self, managed("m", f'head -c 70000 /dev/zero > "$OPS_PROGRESS_FILE"; echo x > there; {SLEEP}'))
+        self.start(home, "m")
+        self.wait_for("its file", lambda: home.read("there"))
+        self.assertIn("larger than 64 KiB", home.call("status").out)
+
+
+class TestWritesInTrouble(unittest.TestCase):
+    def approve(self, home, *flags):
+        digest = home.call("approve", "w", "--show").out.partition("digest: ")[2].strip()
+        self.assertEqual(home.call("approve", "w", "--digest", digest, *flags).code, 0)
+
+    def test_a_verification_that_fails_again_and_again_is_told_each_time(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "exit 3"))
+        for count in range(1, 9):
+            self.approve(home, *(["--despite-failed-verification"] if count > 1 else []))
+            self.assertEqual(home.call("run", "w", "--verify").code, 1)
+            self.assertEqual(len(home.told_with("ALERT", "the write ran, its verification failed")), count)
+            home.tick()
+        self.assertNotIn("flapping", home.call("status", "w").out)
+
+    def test_an_outcome_that_is_lost_again_is_told_again(self):
+        home = Installation(self, write("w", "echo x >> ran", "v"), check("v", "true"))
+        for count in (1, 2, 3):
+            self.approve(home)
+            home.call("run", "w", bend=lambda: die_once_it_runs("ran"))
+            while home.processes():
+                time.sleep(0.02)
+            self.assertEqual(len(home.lines("ran")), count)
+            home.tick()
+            self.assertEqual(len(home.told_with("ALERT", "outcome of the last run is unknown")), count)
+
+    def test_an_approval_despite_a_failed_verification_closes_what_was_open_at_once(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "exit 3"))
+        self.approve(home)
+        home.call("run", "w", "--verify")
+        self.assertIn("verification since", home.call("status", "w").out)
+        self.approve(home, "--despite-failed-verification")
+        self.assertNotIn("verification since", home.call("status", "w").out)
+
+    def test_explain_knows_of_a_config_that_keeps_a_write_blocked(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "true"))
+        self.approve(home)
+        os.chmod(home.config_path, 0o660)
+        self.assertEqual(home.call("run", "w").code, 4)
+        said = home.call("explain", "w").out
+        self.assertIn("others could have written", said.splitlines()[-3])
+        self.assertIn("doctor", said.splitlines()[-2])
+
+    def test_a_write_that_could_not_be_run_has_no_exit_code(self):
+        home = Installation(self, {**write("w", "", "v"), "commands": {"run": ["./tool"]}}, check("v", "true"))
+        home.put("tool", "no program")
+        self.approve(home)
+        self.assertEqual(home.call("run", "w").code, 1)
+        for said in (home.call("explain", "w").out, home.call("approve", "w", "--show").out):
+            self.assertIn("could not be run", said)
+            self.assertNotIn("1000", said)
+
+    def test_a_verification_that_left_the_config_is_not_what_is_advised_to_run(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "true"))
+        self.approve(home)
+        self.assertEqual(home.call("run", "w").code, 0)
+        self.assertIn("run v", home.call("run", "w").err)
+        home.configure(write("w", ":", "other"), check("other", "true"))
+        self.assertIn("approve w --despite-failed-verification", home.call("run", "w").err)
+
+    def test_what_was_blocked_and_then_ran_is_not_said_to_be_blocked(self):
+        home = Installation(self, write("w", "cat data", "v"), check("v", "true"))
+        home.config["jobs"][0]["commands"]["run"] = ["/bin/cat", "data"]
+        home.configure()
+        home.put("data", "as approved")
+        self.approve(home)
+        home.put("data", "other")
+        self.assertEqual(home.call("run", "w").code, 4)
+        self.assertIn("blocked", home.call("status").out)
+        home.put("data", "as approved")
+        self.assertEqual(home.call("run", "w").code, 0)
+        self.assertNotIn("blocked", home.call("status").out)
+
+    def test_an_ack_names_the_blocked_run_that_it_ends(self):
+        home = Installation(self, write("w", ":", "v"), check("v", "true"))
+        home.call("run", "w")
+        self.assertIn("acknowledged: w: blocked", home.call("ack", "w").out)
+        self.assertIn("nothing is open", home.call("ack", "w").out)
+
+
+class TestAdvice(unittest.TestCase):
+    def test_a_stop_of_what_is_no_long_job_does_not_advise_to_run_it(self):
+        home = Installation(self, check("c", "true"))
+        self.assertIn("status c", home.call("stop", "c").err)
+        self.assertIn("run c", home.call("start", "c").err)
+
+    def test_a_wrong_code_is_no_reason_to_ask_for_another(self):
+        home = Phone(self)
+        code = home.request()
+        err = home.guess(home.wrong(code)).err
+        self.assertIn(f"approve w --digest {home.digest()} --code CODE", err)
+        self.assertNotIn("--request", err)
+        for _ in range(2):
+            home.request()
+        self.assertIn("help: ", home.call("approve", "w", "--request").err)
+
+
+    def test_a_job_whose_name_begins_like_an_option_is_named_so_that_it_can_be_pasted(self):
+        home = Installation(self, write("-w", ":", "--v"), check("--v", "exit 3", everySeconds=60))
+        home.tick()
+        self.assertEqual(len(home.told_with("ALERT", "explain -- --v")), 1)
+        err = home.call("run", "--config-file", home.config_path, "--", "-w").err
+        words = err.partition("help: ")[2].split()
+        self.assertEqual(words[-1], "-w")
+        result = home.call(*words[words.index("approve") :])
+        self.assertIn("no terminal", result.err)
+
+    def test_what_a_person_stopped_waits_for_start_also_where_nothing_is_resumed(self):
+        home = Installation(self, long_job("j", stop=":"))
+        home.says("j")
+        home.call("stop", "j")
+        self.assertIn("waits for start", home.call("status").out)
+
+    def test_a_config_that_is_a_link_to_nothing_is_not_what_init_makes(self):
+        home = Installation(self, check("c", "true"))
+        os.unlink(home.config_path)
+        os.symlink("/nowhere/at/all", home.config_path)
+        result = home.call("status")
+        self.assertEqual((result.code, "init" in result.err, "is a link" in result.err), (2, False, True))
+
+    def test_a_check_is_not_said_to_get_a_log(self):
+        home = Installation(self, check("c", "true"))
+        self.assertIn("keeps no log", home.call("logs", "c").err)
+
+
+    def test_a_start_that_finds_no_program_or_place_advises_what_names_it(self):
+        for change, words in (({"cwd": "/nowhere"}, "no directory /nowhere"), ({"commands": {"start": ["./nope"]}}, "no program './nope'")):
+            home = Installation(self, {**managed("m", SLEEP), **change})
+            result = home.call("start", "m")
+            self.assertEqual(result.code, 1)
+            self.assertIn("validate-config", result.err)
+            self.assertIn(words, "".join(home.call("validate-config")[1:3]))
+
+
+class TestDoctor(Checkup):
+    def test_a_history_that_cannot_be_written_is_seen(self):
+        patient = Patient(self)
+        history = patient.state_file.replace(".json", ".history.jsonl")
+        if os.path.exists(history):
+            os.unlink(history)
+        os.mkdir(history)
+        self.among(patient.doctor(), "fail", "state", history, "cannot be written", mend="ls -ld")
 
 
 if __name__ == "__main__":
