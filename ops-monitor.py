@@ -4142,6 +4142,13 @@ def ring_on_exit() -> tuple:
     return source, sink
 
 
+def on_signal(number: int, frame: Any) -> None:
+    """Once is enough: whoever ends others first is not disturbed by a second Ctrl-C, or by one for all and one for it."""
+    for ending in ENDING_SIGNALS:
+        signal.signal(ending, lambda number, frame: None)
+    raise Interrupted(number)
+
+
 def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
     reach("kill")
     try:
@@ -4256,15 +4263,14 @@ class Share:
                 if fd > 2 and fd not in (self.numbers, sink):
                     os.closerange(fd, fd + 1)  # the listing's own is closed already
             for number in ENDING_SIGNALS:
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, on_signal)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
-            self._look(sink, pool)
-        finally:  # done, told to end, or nobody listens any more
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
             try:
+                self._look(sink, pool)
+            finally:  # done, told to end, or nobody listens any more
                 pool.end_all()
-            finally:
-                os._exit(0)
+        finally:
+            os._exit(0)
 
     def _look(self, sink: int, pool: Pool) -> None:
         while True:
@@ -8870,10 +8876,6 @@ def parse_command_line(argv: list) -> tuple:
         flags = [flag for action in parser._actions for flag in action.option_strings] if word.startswith("-") else []
         raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{script_command()} {name} -h")
     return name, args
-
-
-def on_signal(number: int, frame: Any) -> None:
-    raise Interrupted(number)
 
 
 def dispatch(argv: list) -> int:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -570,6 +571,44 @@ class TestFlappingWhileMuted(unittest.TestCase):
         self.assertEqual(home.told_with("right and wrong") + home.told_with("ALERT"), [])
         home.tick(later=3601)
         self.assertEqual(len(home.told_with("wrong and right again")), 1)
+
+
+@unittest.skipUnless(sys.platform == "linux", "looks are shared with a fork on Linux only")
+class TestForks(unittest.TestCase):
+    def setUp(self):
+        self.home = Installation(self, *(long_job(f"j{number}", status="echo $$ >> pids; exec sleep 60") for number in range(16)), monitor={"parallel": 8})
+
+    def bend(self):
+        fork = os.fork
+
+        def told():
+            pid = fork()
+            self.home.put("fork", str(pid)) if pid else None
+            return pid
+
+        ops.SHARED_LOOKS, ops.can_share, os.fork = (8, 4000), lambda: True, told
+        ops.reach = lambda step: None  # its file is closed in the fork
+
+    def wait_for(self, is_so):
+        until = time.monotonic() + 20
+        while not is_so() and time.monotonic() < until:
+            time.sleep(0.01)
+        self.assertTrue(is_so())
+
+    def test_ctrl_c_and_what_follows_end_everything_in_silence(self):
+        begun = self.home.begin("tick", bend=self.bend)
+        self.wait_for(lambda: len(self.home.lines("pids")) == 8)
+        both = begun[0], int(self.home.read("fork"))
+        for pid in both:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in both:  # the terminal tells all, then the first tells the second, and a person types it again
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        for pid in both:
+            os.kill(pid, signal.SIGCONT)
+        result = self.home.end(begun)
+        self.assertEqual((result.code, result.out, result.err), (130, "", ""))
+        self.wait_for(lambda: not self.home.processes() and not ops.process_start(both[1]))
 
 
 class TestProgress(unittest.TestCase):
