@@ -5972,6 +5972,9 @@ def find_chat(site: Site, loaded: OpenClaw) -> tuple:
     known: Any = None
     if delivery.channel == "telegram":  # a Telegram chat is nobody on another channel
         known = parse_target(given) if given else find_target(loaded, delivery.account)
+    last = object_at(site.store.view().raw, "receiver")
+    if loaded.problems and not (known or given) and last.get("channel") == delivery.channel:  # while OpenClaw's config is broken: who was told last
+        known = str(last.get("target") or ""), last.get("threadId")
     chat, thread = known[:2] if known else (given, "")
     moved = object_at(site.store.view().raw, "moved").get(chat)
     return moved if isinstance(moved, str) else chat, thread
@@ -5981,9 +5984,11 @@ def openclaw_binary(site: Site) -> str:
     return runnable("openclaw", site.child_env["PATH"])
 
 
-def token_advice(token: Token, path: str) -> str:
-    """What gives us a bot token: where one is configured, that is to be mended."""
-    where = path or "openclaw.json"
+def token_advice(token: Token, loaded: OpenClaw) -> str:
+    """What gives us a bot token: where one is configured, or could not be read, that is to be mended."""
+    where = loaded.path or "openclaw.json"
+    if loaded.problems and not token.source:
+        return f"mend {loaded.problems[0]}"
     if token.source:
         return f"mend {token.source} in {where}"
     return f"set channels.telegram.botToken in {where}; without OpenClaw: delivery.via command"
@@ -5995,7 +6000,9 @@ def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
     if token.value:
         no_token = "the Bot API cannot be used with this channel or proxy"
     problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
-    advice = "put openclaw on the PATH, or set delivery.via to auto" if delivery.via == "openclaw" else token_advice(token, loaded.path)
+    advice = "put openclaw on the PATH, or set delivery.via to auto" if delivery.via == "openclaw" else token_advice(token, loaded)
+    if delivery.via == "auto" and token.source:  # it may be one that only openclaw can read
+        advice += ", or put openclaw on the PATH"
     return Receiver(problem=problems[delivery.via], advice=advice)
 
 
@@ -8485,7 +8492,7 @@ def examine_token(patient: Patient) -> Iterator[Health]:
             yield Health("warn", "it comes from the environment of this shell, which a scheduler does not have", mend)
     else:
         why = f"{token.problem} ({token.source})" if token.source else "none in OpenClaw's config, nor in TELEGRAM_BOT_TOKEN"
-        mend = token_advice(token, patient.openclaw.path)
+        mend = token_advice(token, patient.openclaw)
         yield Health("warn" if has_program else "fail", why + ("; openclaw will send" if has_program else ""), mend)
 
 
@@ -8500,6 +8507,8 @@ def examine_target(patient: Patient) -> Iterator[Health]:
         yield Health("ok", f"{given} from {'--target' if site.target else 'delivery.target'}")
     elif found:
         yield Health("ok", f"{found[0]} from {found[2]} in OpenClaw's config")
+    elif patient.receiver.chat and not given:
+        yield Health("warn", f"{patient.receiver.chat}, whom the last message reached: OpenClaw's config is broken", f"mend {patient.openclaw.problems[0]}")
     else:
         words = f"'{given}' is no chat of Telegram" if given else "none is named: nobody would be told"
         chat = "your chat id, a number" if delivery.channel == "telegram" else f"whom to tell on {delivery.channel}"

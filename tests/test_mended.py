@@ -11,6 +11,7 @@ import time
 import unittest
 
 from tests import ops
+from tests.botapi import TOKEN
 from tests.test_engine import Installation, check, die_once_it_runs, long_job, sh, write
 from tests.test_managed import Managed, managed
 
@@ -609,6 +610,31 @@ class TestForks(unittest.TestCase):
         result = self.home.end(begun)
         self.assertEqual((result.code, result.out, result.err), (130, "", ""))
         self.wait_for(lambda: not self.home.processes() and not ops.process_start(both[1]))
+
+
+class TestBrokenOpenClaw(unittest.TestCase):
+    def installation(self, openclaw):
+        home = Installation(self, check("c", "exit 3", everySeconds=60), delivery={})
+        home.put("openclaw.json", openclaw)
+        return home
+
+    def test_who_was_told_last_is_told_when_the_config_no_longer_says_whom(self):
+        home = self.installation("{")
+        home.put(".env", "TELEGRAM_BOT_TOKEN=" + TOKEN)
+        self.assertIn("fail  target: none is named", home.call("doctor").out)
+        home.tick()
+        state = home.state
+        home.put(home.state_path, json.dumps({**state, "receiver": {"channel": "telegram", "target": "777000111", "threadId": ""}}))
+        self.assertIn("warn  target: 777000111, whom the last message reached", home.call("doctor").out)
+        self.assertIn("mend " + home.path("openclaw.json:1:2"), home.call("doctor").out)
+
+    def test_the_next_step_is_where_the_trouble_is(self):
+        for openclaw, advice in (
+            ("{channels: {telegram: {botToken: 'x' 'y'}}}", "help: mend {root}/openclaw.json:1:38"),
+            ('{"channels": {"telegram": {"botToken": {"source": "exec", "provider": "p", "id": "t"}}}}', "or put openclaw on the PATH"),
+        ):
+            home = self.installation(openclaw)
+            self.assertIn(advice.format(root=home.root), home.tick().err)
 
 
 class TestProgress(unittest.TestCase):
