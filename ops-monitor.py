@@ -444,6 +444,7 @@ KEY_WITHOUT_BEGIN = r"(?:(?m:^)[A-Za-z0-9+/=]{0,76}\n)*-----END [A-Z ]*PRIVATE K
 LABELLED = (
     r"(?i)(\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{12})"
     r"|(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)\\*[\"']?\s*[=:]\s*)"
+    r"(?!(?:permission denied|no such file|(?:is|not) a directory)\b)"  # of a file with such a name
     r"(\\*\"[^\"\n]*|\\*'[^'\n]*|[^\s\"'&,;]+)"
 )
 URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/]+@"
@@ -531,6 +532,7 @@ MESSAGES = {
     # what a command did
     "run.timeout": ("took longer than {seconds} and was ended", "超过 {seconds} 未结束，已被终止"),
     "run.signal": ("ended by signal {signal}", "被信号 {signal} 终止"),
+    "run.not_run": ("its command could not be run", "命令未能运行"),
     "run.exit": ("exit code {code}", "退出码 {code}"),
     "run.exit126": ("exit code {code}: a program could not be executed", "退出码 {code}：程序无法执行"),
     "run.exit127": ("exit code {code}: a program was not found", "退出码 {code}：找不到程序"),
@@ -687,7 +689,7 @@ MESSAGES = {
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
-    "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
+    "note.failed": ("the last run failed, {code}", "上次运行失败，{code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
     "plan.risk": ("risk", "风险"),
     "plan.argv": ("runs", "命令"),
@@ -820,8 +822,7 @@ MESSAGES = {
     "status.no_tick": ("last tick: never; the scheduler does not call `tick` yet", "上次 tick：从未；调度器还没有调用 tick"),
     "explain.state": ("state: {state}", "状态：{state}"),
     "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；机器运行期间无进展：{stalled}，上限 {limit}"),
-    "explain.not_run": ("last run: {time}, its command could not be run", "上次运行：{time}，命令未能运行"),
-    "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
+    "explain.ran": ("last run: {time}, {code}", "上次运行：{time}，{code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
     "doctor.test": ("a test message of `doctor`; there is nothing to do", "`doctor` 的测试消息，无需处理"),
@@ -836,7 +837,7 @@ MESSAGES = {
     "event.resume": ("resumed, attempt {attempt}", "续跑，第 {attempt} 次"),
     "event.started": ("started", "已启动"),
     "event.start_failed": ("the start failed: {reason}", "启动失败：{reason}"),
-    "event.run": ("run by {by}: exit code {code}, {seconds}", "运行（{by}）：退出码 {code}，用时 {seconds}"),
+    "event.run": ("run by {by}: {code}, {seconds}", "运行（{by}）：{code}，用时 {seconds}"),
     "event.interrupted": ("interrupted; run once more: {again}", "运行被中断；再次运行：{again}"),
     "event.approved": ("approved, digest {digest}, by {who}", "已批准，摘要 {digest}，{who}"),
     "event.approval_refused": ("not approved: {why}; {who}", "未批准：{why}；{who}"),
@@ -844,7 +845,7 @@ MESSAGES = {
     "event.revoked": ("approval revoked by {who}", "撤销批准，{who}"),
     "event.refused": ("not run: {reason}; {who}", "未运行：{reason}；{who}"),
     "event.write_begun": ("write begun, digest {digest}, by {who}", "写入开始，摘要 {digest}，{who}"),
-    "event.write_ended": ("write ended: exit code {code}", "写入结束：退出码 {code}"),
+    "event.write_ended": ("write ended: {code}", "写入结束：{code}"),
     "event.write_outcome_unknown": ("the outcome of the write is unknown", "写入结果未知"),
     "event.verification": ("verification by {by}: {result}", "验证（{by}）：{result}"),
     "event.ack": ("acknowledged by {who}", "确认，{who}"),
@@ -2389,17 +2390,22 @@ def signal_name(number: int) -> str:
         return str(number)
 
 
+def code_phrase(code: Optional[int]) -> Phrase:
+    """How a run ended, by its exit code as it is remembered."""
+    if code is None or code == NOT_RUN:
+        return Phrase("run.not_run")
+    if code < 0:
+        return Phrase("run.signal", {"signal": signal_name(-code)})
+    return Phrase({126: "run.exit126", 127: "run.exit127"}.get(code, "run.exit"), {"code": code})
+
+
 def outcome_phrase(outcome: Outcome) -> Optional[Phrase]:
     """Why a run is not good, or None."""
     if outcome.failure:
         return outcome.failure
     if outcome.timed_out:
         return Phrase("run.timeout", {"seconds": duration_text(outcome.limit)})
-    code = outcome.code or 0
-    if code < 0:
-        return Phrase("run.signal", {"signal": signal_name(-code)})
-    named = {126: "run.exit126", 127: "run.exit127"}
-    return Phrase(named.get(code, "run.exit"), {"code": code}) if code else None
+    return code_phrase(outcome.code) if outcome.code else None
 
 
 def redacted(phrase: Optional[Phrase], redact: Redactor) -> Optional[Phrase]:
@@ -7669,7 +7675,7 @@ def gate_notes(site: Site, job: Any) -> list:
     """What the next approver should know of the last run."""
     gate = site.store.view().gate(job.id)
     key = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
-    lines = [site.say(key, code=gate.run_code)] if key else []
+    lines = [site.say(key, code=site.words(code_phrase(gate.run_code)))] if key else []
     reason = unverified(site, gate)
     if reason:
         lines.append(site.say(reason.key, **reason.facts))
@@ -8031,8 +8037,7 @@ def known_lines(site: Site, row: Row) -> list:
             stalled, limit = duration_text(memory.stalled_for), duration_text(job.policy.stall_seconds) if job.policy.stall_seconds else "-"
             lines.append(site.say("explain.key", time=full_text(memory.key_at), stalled=stalled, limit=limit))
     if memory.ran_at:
-        row_key = "explain.not_run" if memory.ran_code == NOT_RUN else "explain.ran"
-        lines.append(site.say(row_key, time=full_text(memory.ran_at), code=memory.ran_code))
+        lines.append(site.say("explain.ran", time=full_text(memory.ran_at), code=site.words(code_phrase(memory.ran_code))))
     for kind, incident in open_troubles(memory):
         words, kind = one_line(say(site.lang, incident.key, **incident.facts), 200), site.say("topic." + kind)
         told = site.say("explain.incident", kind=kind, time=full_text(incident.since_at), text=words, reminders=incident.reminders)
@@ -8082,6 +8087,8 @@ def fact_words(site: Site, name: str, value: Any) -> str:
         return site.say("by.after", job=value[6:])
     if name in ("seconds", "delay") and is_number(value):
         return duration_text(value)
+    if name == "code" and (value is None or type(value) is int):
+        return site.words(code_phrase(value))
     return "" if value is None else str(value)[:12] if name == "digest" else one_line(str(value), 300)
 
 

@@ -612,6 +612,35 @@ class TestForks(unittest.TestCase):
         self.wait_for(lambda: not self.home.processes() and not ops.process_start(both[1]))
 
 
+class TestExitCodes(unittest.TestCase):
+    def test_what_is_no_exit_code_is_told_in_words_everywhere(self):
+        home = Installation(self, write("w", "exit 0", "v"), check("v", "kill -9 $$"))
+        home.config["jobs"][0]["commands"]["run"] = [home.path("script")]
+        home.configure()
+        home.put("script", "#!/no/such/interpreter\n")
+        os.chmod(home.path("script"), 0o755)
+        digest = home.call("approve", "w", "--show").out.split("digest: ")[1].strip()
+        home.call("approve", "w", "--digest", digest)
+        home.call("run", "w")
+        home.call("run", "v")
+        for argv, words in (
+            (["approve", "w", "--show"], "the last run failed, its command could not be run"),
+            (["explain", "w"], "the last run failed, its command could not be run"),
+            (["history", "w"], "write ended: its command could not be run"),
+            (["history", "v"], "run by hand: ended by signal SIGKILL"),
+            (["explain", "v"], ", ended by signal SIGKILL"),
+        ):
+            self.assertIn(words, home.call(*argv).out)
+
+
+class TestRedaction(unittest.TestCase):
+    def test_why_a_file_of_secrets_cannot_be_read_is_told(self):
+        redact = ops.Redactor()
+        for line in ("cat: /etc/passwd: Permission denied", "sh: bot-token: No such file or directory"):
+            self.assertEqual(redact(line), line)
+        self.assertEqual(redact("token: permission, denied"), "token: ***, denied")
+
+
 class TestBrokenOpenClaw(unittest.TestCase):
     def installation(self, openclaw):
         home = Installation(self, check("c", "exit 3", everySeconds=60), delivery={})
