@@ -6146,7 +6146,8 @@ def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
-    return Sent("not_sent" if outcome.failure else "unknown", phrase_text("en", phrase))
+    words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 100)
+    return Sent("not_sent" if outcome.failure else "unknown", site.redact(phrase_text("en", phrase)) + (words and f": {words}"))
 
 
 SENDERS = {"api": send_api, "openclaw": send_openclaw, "command": send_command}
@@ -6281,7 +6282,7 @@ def send_due(site: Site) -> Flow:
         site.sent += 1
     left = site.store.view().outbox
     problem = problem or str(outbox_error(left) or "")
-    return Delivered(len(left), problem, site.advise("status"))
+    return Delivered(len(left), problem, site.advise("doctor", "", "--online" if "api" in receiver.ways else "--send-test"))
 
 
 def deliver(site: Site) -> Flow:
@@ -8565,6 +8566,15 @@ def examine_online(patient: Patient) -> Iterator[Health]:
         yield Health("ok", f"{method}: {known.get('username') or known.get('title') or known.get('first_name') or 'known'}")
 
 
+def sending_by_hand(site: Site, receiver: Receiver, way: str) -> str:
+    """What shows why a way fails."""
+    if way == "api":
+        return site.advise("doctor", "", "--online")
+    argv = [receiver.binary, "message", "send", "--channel", receiver.channel, "--target", receiver.chat, "--message", "test"]
+    words = site.redact(" ".join(map(shell_word, receiver.command if way == "command" else argv)))
+    return f"echo test | {words}" if way == "command" else words
+
+
 def examine_test(patient: Patient) -> Iterator[Health]:
     """One silent message by the way that a tick would take; never through the outbox."""
     site, receiver, trust = patient.site, patient.receiver, patient.trust
@@ -8583,7 +8593,7 @@ def examine_test(patient: Patient) -> Iterator[Health]:
             return
         more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
-        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor", "", "--online"))
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", sending_by_hand(site, receiver, way))
         if not goes_on:
             return
 
@@ -8656,7 +8666,8 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
         return
     facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
     if error:
-        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor", "", "--online"))
+        flag = "--send-test" if patient.args.online or "api" not in patient.receiver.ways else "--online"
+        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor", "", flag))
     else:
         yield Health("warn", facts, site.advise("tick"))
 

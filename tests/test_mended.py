@@ -641,6 +641,18 @@ class TestRedaction(unittest.TestCase):
         self.assertEqual(redact("token: permission, denied"), "token: ***, denied")
 
 
+class TestUndelivered(unittest.TestCase):
+    def test_each_next_step_leads_further(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=3600))
+        home.config["delivery"]["command"] = sh("echo bad key >&2; exit 7")
+        home.configure()
+        told = home.tick().err
+        self.assertIn("exit code 7: bad key\n", told)
+        self.assertIn("doctor --send-test", told, "nothing of a command is online")
+        self.assertIn("doctor --send-test", home.call("doctor", "--online").out)
+        self.assertIn("next: echo test | /bin/sh -c 'echo bad key >&2; exit 7'", home.call("doctor", "--send-test").out)
+
+
 class TestBrokenOpenClaw(unittest.TestCase):
     def installation(self, openclaw):
         home = Installation(self, check("c", "exit 3", everySeconds=60), delivery={})
