@@ -4289,11 +4289,15 @@ class Share:
                 write_all(sink, len(message).to_bytes(4, "big") + message)
 
 
+DESCRIPTORS_OF_OURS = 20  # standard ones, the state and its locks, the bell, a connection
+
+
 class Pool:
     """Runs commands side by side, at most `parallel` at once, and never waits for one alone."""
 
     def __init__(self, parallel: int, now: Callable[[], Instant]):
-        self.parallel = parallel
+        limit = os.sysconf("SC_OPEN_MAX")  # -1: none; who runs takes two pipes, and perhaps its lock
+        self.parallel = parallel if limit < 0 else max(1, min(parallel, (limit - DESCRIPTORS_OF_OURS) // 3))
         self.now = now
         self.waiting: list = []  # (command, token)
         self.children: dict = {}  # pid -> Child

@@ -641,6 +641,22 @@ class TestRedaction(unittest.TestCase):
         self.assertEqual(redact("token: permission, denied"), "token: ***, denied")
 
 
+class TestDescriptors(unittest.TestCase):
+    def test_with_few_descriptors_fewer_run_at_once_and_nothing_fails(self):
+        def bend():
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+
+        home = Installation(self, *(long_job(f"j{number}", status="sleep 0.05; cat j.status") for number in range(20)),
+                            *(check(f"c{number}", "sleep 0.05; exit 1", everySeconds=60) for number in range(20)))  # fmt: skip
+        home.says("j", running=True)
+        result = home.tick(bend=bend)
+        self.assertEqual((result.code, result.err), (0, ""))
+        self.assertEqual([job for job in home.state["jobs"].values() if job.get("state", "running") != "running"], [])
+        self.assertEqual(sum(text.count("ALERT") for text in home.told), 20)
+
+
 class TestUndelivered(unittest.TestCase):
     def test_each_next_step_leads_further(self):
         home = Installation(self, check("c", "exit 3", everySeconds=3600))
