@@ -5719,6 +5719,11 @@ def run_command(site: Site, job: Any, marker: str) -> Command:
     return Command(job.commands.run, site.directory(job), env, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
 
 
+def id_of_entry(entry: dict) -> str:
+    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
+    return entry["id"] if isinstance(entry.get("id"), str) else ""
+
+
 def queue_entry(state: State, entry_id: str) -> Optional[dict]:
     return next((entry for entry in state.queue if entry_id and entry.get("id") == entry_id), None)
 
@@ -5861,9 +5866,9 @@ def speak_between(site: Site, job: Any) -> Flow:
 
 
 def refuse_entry(site: Site, state: State, entry: dict) -> None:
-    """A queued job that may not run: said, and done with."""
-    stored = queue_entry(state, str(entry.get("id"))) or entry
-    if stored.get("status") != "pending":
+    """A queued job that may not run: said, and done with.  One without an id gets one in this tick, and its turn in the next."""
+    stored = queue_entry(state, id_of_entry(entry))
+    if not stored or stored.get("status") != "pending":
         return
     job_id = str(entry.get("jobId"))
     job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
@@ -7287,11 +7292,6 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
 
 def refuse(site: Site, entry: dict) -> Flow:
     yield Change(lambda state: refuse_entry(site, state, entry))
-
-
-def id_of_entry(entry: dict) -> str:
-    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
-    return entry["id"] if isinstance(entry.get("id"), str) else ""
 
 
 def other_config(site: Site, state: State) -> str:

@@ -657,6 +657,16 @@ class TestDescriptors(unittest.TestCase):
         self.assertEqual(sum(text.count("ALERT") for text in home.told), 20)
 
 
+class TestQueues(unittest.TestCase):
+    def test_an_entry_that_somebody_wrote_without_an_id_is_refused_once(self):
+        home = Installation(self, long_job("l", status="exit 0", alertAfter=99), check("c", "echo x >> runs"))
+        home.tick()
+        home.put(home.state_path, json.dumps({**home.state, "queue": [{"jobId": "l", "status": "pending"}, {"jobId": "c", "id": 5, "status": "pending"}]}))
+        for later in (1, 2, 3):
+            home.tick(later=later)
+        self.assertEqual((len(home.told_with("BLOCKED")), home.lines("runs")), (1, ["x"]))
+
+
 class TestUndelivered(unittest.TestCase):
     def test_each_next_step_leads_further(self):
         home = Installation(self, check("c", "exit 3", everySeconds=3600))
