@@ -3625,9 +3625,10 @@ def write_durably(path: str, data: bytes) -> None:
 def read_file(path: str, limit: int = 64 << 20) -> bytes:
     """A regular file's bytes.  Raises OSError, also for what is no regular file or too large."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a FIFO must not hold us
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", path)
-        data = file.read(limit + 1)
+        data = file.read(min(found.st_size, limit) + (1 << 16))  # as much memory is asked for at once
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit >> 20} MiB", path)
     return data

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -641,11 +642,20 @@ class TestRedaction(unittest.TestCase):
         self.assertEqual(redact("token: permission, denied"), "token: ***, denied")
 
 
-class TestDescriptors(unittest.TestCase):
+class TestLimits(unittest.TestCase):
+    @unittest.skipUnless(sys.platform == "linux", "its size stands in /proc")
+    def test_a_small_machine_has_memory_enough_for_small_files(self):
+        def bend():
+            with open("/proc/self/statm", encoding="ascii") as file:
+                now = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + (40 << 20),) * 2)
+
+        home = Installation(self, check("c", "exit 3", everySeconds=60))
+        result = home.tick(bend=bend)
+        self.assertEqual((result.code, result.err, len(home.told_with("exit code 3"))), (0, "", 1))
+
     def test_with_few_descriptors_fewer_run_at_once_and_nothing_fails(self):
         def bend():
-            import resource
-
             resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 
         home = Installation(self, *(long_job(f"j{number}", status="sleep 0.05; cat j.status") for number in range(20)),
