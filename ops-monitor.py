@@ -6013,11 +6013,14 @@ def token_advice(token: Token, loaded: OpenClaw) -> str:
 def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
     """Why neither the Bot API nor `openclaw` can be used."""
     no_token = token.problem or "no bot token in OpenClaw's config" + "".join(f" ({problem})" for problem in loaded.problems[:1])
-    if token.value:
+    is_beyond_api = delivery.channel != "telegram" or bool(token.value)
+    if is_beyond_api:
         no_token = "the Bot API cannot be used with this channel or proxy"
     problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
     advice = "put openclaw on the PATH, or set delivery.via to auto" if delivery.via == "openclaw" else token_advice(token, loaded)
-    if delivery.via == "auto" and token.source:  # it may be one that only openclaw can read
+    if is_beyond_api and delivery.via != "openclaw":
+        advice = "put openclaw on the PATH" if delivery.via == "auto" else "set delivery.via to auto"
+    elif delivery.via == "auto" and token.source:  # it may be one that only openclaw can read
         advice += ", or put openclaw on the PATH"
     return Receiver(problem=problems[delivery.via], advice=advice)
 

@@ -709,8 +709,12 @@ class TestBrokenOpenClaw(unittest.TestCase):
         for openclaw, advice in (
             ("{channels: {telegram: {botToken: 'x' 'y'}}}", "help: mend {root}/openclaw.json:1:38"),
             ('{"channels": {"telegram": {"botToken": {"source": "exec", "provider": "p", "id": "t"}}}}', "or put openclaw on the PATH"),
+            ('{"channels": {"telegram": {"botToken": "%s", "proxy": "socks5://x:1"}}}' % TOKEN, "help: put openclaw on the PATH\n"),
+            ('{"channels": {"telegram": {"botToken": "${UNSET}"}}, "feishu": true}', "help: put openclaw on the PATH\n"),
         ):
             home = self.installation(openclaw)
+            home.config["delivery"] = {"channel": "feishu"} if "feishu" in openclaw else {}
+            home.configure()
             self.assertIn(advice.format(root=home.root), home.tick().err)
 
 
