@@ -4199,7 +4199,7 @@ def strays(marker: str, group: int) -> list:
     return found
 
 
-SHARED_LOOKS = (200, 4000)  # so many are worth a second process; the numbers of so many fit into any pipe
+SHARED_LOOKS = (200, 2000)  # so many are worth a second process; the numbers of so many fit into any pipe, were it one page
 
 
 def can_share() -> bool:

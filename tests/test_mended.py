@@ -1,6 +1,7 @@
 """Cases that a reading with fresh eyes brought to light, kept so that they stay mended."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -577,6 +578,8 @@ class TestFlappingWhileMuted(unittest.TestCase):
 
 @unittest.skipUnless(sys.platform == "linux", "looks are shared with a fork on Linux only")
 class TestForks(unittest.TestCase):
+    MOST = ops.SHARED_LOOKS[1]  # before another module makes it smaller
+
     def setUp(self):
         self.home = Installation(self, *(long_job(f"j{number}", status="echo $$ >> pids; exec sleep 60") for number in range(16)), monitor={"parallel": 8})
 
@@ -596,6 +599,15 @@ class TestForks(unittest.TestCase):
         while not is_so() and time.monotonic() < until:
             time.sleep(0.01)
         self.assertTrue(is_so())
+
+    def test_the_numbers_of_all_looks_fit_into_a_pipe_of_a_user_who_has_too_many(self):
+        source, sink = os.pipe()
+        self.addCleanup(os.close, source)
+        self.addCleanup(os.close, sink)
+        fcntl.fcntl(sink, 1031, 4096)  # F_SETPIPE_SZ: one page, as beyond pipe-user-pages-soft
+        os.set_blocking(sink, False)
+        numbers = bytes(2 * self.MOST)
+        self.assertEqual(os.write(sink, numbers), len(numbers))
 
     def test_ctrl_c_and_what_follows_end_everything_in_silence(self):
         begun = self.home.begin("tick", bend=self.bend)
