@@ -578,8 +578,6 @@ class TestFlappingWhileMuted(unittest.TestCase):
 
 @unittest.skipUnless(sys.platform == "linux", "looks are shared with a fork on Linux only")
 class TestForks(unittest.TestCase):
-    MOST = ops.SHARED_LOOKS[1]  # before another module makes it smaller
-
     def setUp(self):
         self.home = Installation(self, *(long_job(f"j{number}", status="echo $$ >> pids; exec sleep 60") for number in range(16)), monitor={"parallel": 8})
 
@@ -606,7 +604,7 @@ class TestForks(unittest.TestCase):
         self.addCleanup(os.close, sink)
         fcntl.fcntl(sink, 1031, 4096)  # F_SETPIPE_SZ: one page, as beyond pipe-user-pages-soft
         os.set_blocking(sink, False)
-        numbers = bytes(2 * self.MOST)
+        numbers = bytes(2 * ops.SHARED_LOOKS[1])
         self.assertEqual(os.write(sink, numbers), len(numbers))
 
     def test_ctrl_c_and_what_follows_end_everything_in_silence(self):
