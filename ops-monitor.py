@@ -439,6 +439,7 @@ KEY_WITHOUT_BEGIN = r"(?:(?m:^)[A-Za-z0-9+/=]{0,76}\n)*-----END [A-Z ]*PRIVATE K
 LABELLED = (
     r"(?i)(\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{12})"
     r"|(?:password|passwd|passphrase|secret|token|(?:api|access|secret)[_-]?key)\\*[\"']?\s*[=:]\s*)"
+    r"(?!(?:permission denied|no such file|(?:is|not) a directory)\b)"  # of a file with such a name
     r"(\\*\"[^\"\n]*|\\*'[^'\n]*|[^\s\"'&,;]+)"
 )
 URL_PASSWORD = r"(://[^\s/:@]*:)[^\s/]+@"
@@ -526,6 +527,7 @@ MESSAGES = {
     # what a command did
     "run.timeout": ("took longer than {seconds} and was ended", "超过 {seconds} 未结束，已被终止"),
     "run.signal": ("ended by signal {signal}", "被信号 {signal} 终止"),
+    "run.not_run": ("its command could not be run", "命令未能运行"),
     "run.exit": ("exit code {code}", "退出码 {code}"),
     "run.exit126": ("exit code {code}: a program could not be executed", "退出码 {code}：程序无法执行"),
     "run.exit127": ("exit code {code}: a program was not found", "退出码 {code}：找不到程序"),
@@ -679,8 +681,7 @@ MESSAGES = {
     "gate.verify_other": ("a verification was good, but it is not the check that was approved with the write: {jobs}", "验证运行正常，但它不是与写入一同批准的那个检查：{jobs}"),
     "gate.config_writable": ("others could have written the config or the state: {why}", "配置或状态文件可能被他人改写：{why}"),
     "gate.v1": ("(approval.granted and approval.required grant nothing)", "（approval.granted 和 approval.required 不构成批准）"),
-    "note.not_run": ("the last run failed: its command could not be run", "上次运行失败：无法执行其命令"),
-    "note.failed": ("the last run failed, exit code {code}", "上次运行失败，退出码 {code}"),
+    "note.failed": ("the last run failed, {code}", "上次运行失败，{code}"),
     "plan.title": ("One run of {name} ({job}):", "运行一次 {name}（{job}）："),
     "plan.risk": ("risk", "风险"),
     "plan.argv": ("runs", "命令"),
@@ -807,13 +808,13 @@ MESSAGES = {
     "status.broken": ("left out: {job}: {problem}", "未参与监控：{job}：{problem}"),
     "status.orphan": ("orphan: {job} runs, but is not in the config; {command}", "孤儿任务：{job} 在运行，但不在配置中；{command}"),
     "status.queue": ("queued: {count}: {jobs}", "队列：{count}：{jobs}"),
+    "status.untried": ("undelivered messages: {count}; what is in their way: {command}", "未送达消息：{count}；查明原因：{command}"),
     "status.outbox": ("undelivered messages: {count}; last error: {error}", "未送达消息：{count}；最近的错误：{error}"),
     "status.tick": ("last tick: {time}", "上次 tick：{time}"),
     "status.no_tick": ("last tick: never; the scheduler does not call `tick` yet", "上次 tick：从未；调度器还没有调用 tick"),
     "explain.state": ("state: {state}", "状态：{state}"),
     "explain.key": ("progress key unchanged since {time}; awake without progress: {stalled}, limit {limit}", "进度键自 {time} 未变；机器运行期间无进展：{stalled}，上限 {limit}"),
-    "explain.not_run": ("last run: {time}, its command could not be run", "上次运行：{time}，命令未能运行"),
-    "explain.ran": ("last run: {time}, exit code {code}", "上次运行：{time}，退出码 {code}"),
+    "explain.ran": ("last run: {time}, {code}", "上次运行：{time}，{code}"),
     "explain.incident": ("open: {kind} since {time}, reminders: {reminders}: {text}", "未解决：{kind}，始于 {time}，提醒次数：{reminders}：{text}"),
     "explain.decisions": ("a tick at this moment would decide:", "此刻 tick 的判断："),
     "explain.next": ("what comes next: {action}", "接下来：{action}"),
@@ -828,7 +829,7 @@ MESSAGES = {
     "event.resume": ("resumed, attempt {attempt}", "续跑，第 {attempt} 次"),
     "event.started": ("started", "已启动"),
     "event.start_failed": ("the start failed: {reason}", "启动失败：{reason}"),
-    "event.run": ("run by {by}: exit code {code}, {seconds}", "运行（{by}）：退出码 {code}，用时 {seconds}"),
+    "event.run": ("run by {by}: {code}, {seconds}", "运行（{by}）：{code}，用时 {seconds}"),
     "event.interrupted": ("interrupted; run once more: {again}", "运行被中断；再次运行：{again}"),
     "event.approved": ("approved, digest {digest}, by {who}", "已批准，摘要 {digest}，{who}"),
     "event.approval_refused": ("not approved: {why}; {who}", "未批准：{why}；{who}"),
@@ -836,7 +837,7 @@ MESSAGES = {
     "event.revoked": ("approval revoked by {who}", "撤销批准，{who}"),
     "event.refused": ("not run: {reason}; {who}", "未运行：{reason}；{who}"),
     "event.write_begun": ("write begun, digest {digest}, by {who}", "写入开始，摘要 {digest}，{who}"),
-    "event.write_ended": ("write ended: exit code {code}", "写入结束：退出码 {code}"),
+    "event.write_ended": ("write ended: {code}", "写入结束：{code}"),
     "event.write_outcome_unknown": ("the outcome of the write is unknown", "写入结果未知"),
     "event.verification": ("verification by {by}: {result}", "验证（{by}）：{result}"),
     "event.ack": ("acknowledged by {who}", "确认，{who}"),
@@ -2354,17 +2355,22 @@ def signal_name(number: int) -> str:
         return str(number)
 
 
+def code_phrase(code: Optional[int]) -> Phrase:
+    """How a run ended, by its exit code as it is remembered."""
+    if code is None or code == NOT_RUN:
+        return Phrase("run.not_run")
+    if code < 0:
+        return Phrase("run.signal", {"signal": signal_name(-code)})
+    return Phrase({126: "run.exit126", 127: "run.exit127"}.get(code, "run.exit"), {"code": code})
+
+
 def outcome_phrase(outcome: Outcome) -> Optional[Phrase]:
     """Why a run is not good, or None."""
     if outcome.failure:
         return outcome.failure
     if outcome.timed_out:
         return Phrase("run.timeout", {"seconds": duration_text(outcome.limit)})
-    code = outcome.code or 0
-    if code < 0:
-        return Phrase("run.signal", {"signal": signal_name(-code)})
-    named = {126: "run.exit126", 127: "run.exit127"}
-    return Phrase(named.get(code, "run.exit"), {"code": code}) if code else None
+    return code_phrase(outcome.code) if outcome.code else None
 
 
 def redacted(phrase: Optional[Phrase], redact: Redactor) -> Optional[Phrase]:
@@ -3586,9 +3592,10 @@ def write_durably(path: str, data: bytes) -> None:
 def read_file(path: str, limit: int = 64 << 20) -> bytes:
     """A regular file's bytes.  Raises OSError, also for what is no regular file or too large."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a FIFO must not hold us
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", path)
-        data = file.read(limit + 1)
+        data = file.read(min(found.st_size, limit) + (1 << 16))  # as much memory is asked for at once
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit >> 10} KiB", path)
     return data
@@ -4113,6 +4120,13 @@ def ring_on_exit() -> tuple:
     return source, sink
 
 
+def on_signal(number: int, frame: Any) -> None:
+    """Once is enough: whoever ends others first is not disturbed by a second Ctrl-C, or by one for all and one for it."""
+    for ending in ENDING_SIGNALS:
+        signal.signal(ending, lambda number, frame: None)
+    raise Interrupted(number)
+
+
 def end_one(pid: int, number: int, kill: Callable[[int, int], None] = os.kill) -> None:
     reach("kill")
     try:
@@ -4156,7 +4170,7 @@ def strays(marker: str, group: int) -> list:
     return found
 
 
-SHARED_LOOKS = (200, 4000)  # so many are worth a second process; the numbers of so many fit into any pipe
+SHARED_LOOKS = (200, 2000)  # so many are worth a second process; the numbers of so many fit into any pipe, were it one page
 
 
 def can_share() -> bool:
@@ -4227,15 +4241,14 @@ class Share:
                 if fd > 2 and fd not in (self.numbers, sink):
                     os.closerange(fd, fd + 1)  # the listing's own is closed already
             for number in ENDING_SIGNALS:
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, on_signal)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
-            self._look(sink, pool)
-        finally:  # done, told to end, or nobody listens any more
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
             try:
+                self._look(sink, pool)
+            finally:  # done, told to end, or nobody listens any more
                 pool.end_all()
-            finally:
-                os._exit(0)
+        finally:
+            os._exit(0)
 
     def _look(self, sink: int, pool: Pool) -> None:
         while True:
@@ -4250,11 +4263,15 @@ class Share:
             pool.forgive(time.monotonic() - began)  # they may be sending, and not listen for a while
 
 
+DESCRIPTORS_OF_OURS = 20  # standard ones, the state and its locks, the bell, a connection
+
+
 class Pool:
     """Runs commands side by side, at most `parallel` at once, and never waits for one alone."""
 
     def __init__(self, parallel: int, now: Callable[[], Instant]):
-        self.parallel = parallel
+        limit = os.sysconf("SC_OPEN_MAX")  # -1: none; who runs takes two pipes, and perhaps its lock
+        self.parallel = parallel if limit < 0 else max(1, min(parallel, (limit - DESCRIPTORS_OF_OURS) // 3))
         self.now = now
         self.waiting: list = []  # (command, token)
         self.children: dict = {}  # pid -> Child
@@ -5692,6 +5709,11 @@ def run_command(site: Site, job: Any, marker: str) -> Command:
     return Command(job.commands.run, site.directory(job), env, run_timeout(job), marker=marker, patterns=tuple(job.policy.attention_patterns))
 
 
+def id_of_entry(entry: dict) -> str:
+    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
+    return entry["id"] if isinstance(entry.get("id"), str) else ""
+
+
 def queue_entry(state: State, entry_id: str) -> Optional[dict]:
     return next((entry for entry in state.queue if entry_id and entry.get("id") == entry_id), None)
 
@@ -5828,11 +5850,11 @@ def speak_between(site: Site, job: Any) -> Flow:
 
 
 def refuse_entry(site: Site, entry: dict) -> Flow:
-    """A queued job that may not run: said, and done with."""
+    """A queued job that may not run: said, and done with.  One without an id gets one in this tick, and its turn in the next."""
 
     def apply(state: State) -> None:
-        stored = queue_entry(state, str(entry.get("id"))) or entry
-        if stored.get("status") != "pending":
+        stored = queue_entry(state, id_of_entry(entry))
+        if not stored or stored.get("status") != "pending":
             return
         job_id = str(entry.get("jobId"))
         job, shown = site.config.jobs.get(job_id), site.redact.tidy(job_id)
@@ -5963,6 +5985,9 @@ def wanted_chat(site: Site, loaded: OpenClaw) -> tuple:
 def find_chat(site: Site, loaded: OpenClaw) -> tuple:
     """(chat, thread) of whom to tell; chat "" = nobody."""
     given, known = wanted_chat(site, loaded)
+    last = object_at(site.store.view().raw, "receiver")
+    if loaded.problems and not (known or given) and last.get("channel") == site.config.delivery.channel:
+        known = str(last.get("target") or ""), last.get("threadId")  # while OpenClaw's config is broken: who was told last
     chat, thread = known[:2] if known else (given, "")
     moved = object_at(site.store.view().raw, "moved").get(chat)
     return moved if isinstance(moved, str) else chat, thread
@@ -5972,9 +5997,11 @@ def openclaw_binary(site: Site) -> str:
     return runnable("openclaw", site.child_env["PATH"])
 
 
-def token_advice(token: Token, path: str) -> str:
-    """What gives us a bot token: where one is configured, that is to be mended."""
-    where = path or "openclaw.json"
+def token_advice(token: Token, loaded: OpenClaw) -> str:
+    """What gives us a bot token: where one is configured, or could not be read, that is to be mended."""
+    where = loaded.path or "openclaw.json"
+    if loaded.problems and not token.source:
+        return f"mend {loaded.problems[0]}"
     if token.source:
         return f"mend {token.source} in {where}"
     return f"set channels.telegram.botToken in {where}; without OpenClaw: delivery.via command"
@@ -5983,10 +6010,15 @@ def token_advice(token: Token, path: str) -> str:
 def no_way(delivery: Any, token: Token, loaded: OpenClaw) -> Receiver:
     """Why neither the Bot API nor `openclaw` can be used."""
     no_token = token.problem or "no bot token in OpenClaw's config" + "".join(f" ({problem})" for problem in loaded.problems[:1])
-    if token.value:
+    is_beyond_api = delivery.channel != "telegram" or bool(token.value)
+    if is_beyond_api:
         no_token = "the Bot API cannot be used with this channel or proxy"
     problems = {"api": no_token, "openclaw": "no openclaw program was found", "auto": f"{no_token}, and no openclaw program was found"}
-    advice = "put openclaw on the PATH, or set delivery.via to auto" if delivery.via == "openclaw" else token_advice(token, loaded.path)
+    advice = "put openclaw on the PATH, or set delivery.via to auto" if delivery.via == "openclaw" else token_advice(token, loaded)
+    if is_beyond_api and delivery.via != "openclaw":
+        advice = "put openclaw on the PATH" if delivery.via == "auto" else "set delivery.via to auto"
+    elif delivery.via == "auto" and token.source:  # it may be one that only openclaw can read
+        advice += ", or put openclaw on the PATH"
     return Receiver(problem=problems[delivery.via], advice=advice)
 
 
@@ -6124,7 +6156,8 @@ def send_command(site: Site, receiver: Receiver, message: Message) -> Flow:
     phrase = outcome_phrase(outcome)
     if phrase is None:
         return Sent("sent")
-    return Sent("not_sent" if outcome.failure else "unknown", phrase_text("en", phrase))
+    words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 100)
+    return Sent("not_sent" if outcome.failure else "unknown", site.redact(phrase_text("en", phrase)) + (words and f": {words}"))
 
 
 SENDERS = {"api": send_api, "openclaw": send_openclaw, "command": send_command}
@@ -6259,7 +6292,7 @@ def send_due(site: Site) -> Flow:
         site.sent += 1
     left = site.store.view().outbox
     problem = problem or str(outbox_error(left) or "")
-    return Delivered(len(left), problem, site.advise("status"))
+    return Delivered(len(left), problem, site.advise("doctor", "", "--online" if "api" in receiver.ways else "--send-test"))
 
 
 def deliver(site: Site) -> Flow:
@@ -7262,9 +7295,6 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     return code
 
 
-def id_of_entry(entry: dict) -> str:
-    """The id of a queue entry; '' if somebody else wrote it and gave it none."""
-    return entry["id"] if isinstance(entry.get("id"), str) else ""
 
 
 def other_config(site: Site, state: State) -> str:
@@ -7655,9 +7685,8 @@ def unverified(site: Site, gate: Gate) -> Optional[Reason]:
 def gate_notes(site: Site, job: Any) -> list:
     """What the next approver should know of the last run."""
     gate = site.store.view().gate(job.id)
-    failed = "note.not_run" if gate.run_code == NOT_RUN else "note.failed"
-    key = {"failed": failed, "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
-    lines = [site.say(key, code=gate.run_code)] if key else []
+    key = {"failed": "note.failed", "unknown": "write.unknown", "begun": "gate.running"}.get(gate.run)
+    lines = [site.say(key, code=site.words(code_phrase(gate.run_code)))] if key else []
     reason = unverified(site, gate)
     if reason:
         lines.append(site.say(reason.key, **reason.facts))
@@ -7907,12 +7936,8 @@ def orphans(site: Site, state: State) -> list:
     return [job_id for job_id in state.jobs if is_orphan(site, job_id)]
 
 
-def why_waiting(site: Site, state: State) -> Optional[str]:
-    """What keeps the outbox from being delivered, as far as it is known; None if nothing waits."""
-    return (outbox_error(state.outbox) or find_receiver(site).problem or None) if state.outbox else None
-
-
 def status_json(site: Site, state: State, rows: list) -> dict:
+    error = outbox_error(state.outbox) or (state.outbox and find_receiver(site).problem) or None  # nobody to tell: not even tried
     return {
         "version": 1,
         "at": round(state.now, 3),
@@ -7923,7 +7948,7 @@ def status_json(site: Site, state: State, rows: list) -> dict:
         "broken": [{"id": job_id, "problem": problem} for job_id, problem in site.config.broken.items()],
         "orphans": orphans(site, state),
         "queue": [{key: entry.get(key) for key in ("id", "jobId", "notBefore", "status", "attempt")} for entry in filter(is_waiting, state.queue)],
-        "outbox": {"waiting": len(state.outbox), "error": why_waiting(site, state)},
+        "outbox": {"waiting": len(state.outbox), "error": error},
     }
 
 
@@ -7996,7 +8021,8 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     if waiting:
         notes.append(site.say("status.queue", jobs=", ".join(waiting[:8]), count=len(waiting)))
     if state.outbox:
-        notes.append(site.say("status.outbox", count=len(state.outbox), error=why_waiting(site, state)))
+        error = outbox_error(state.outbox)
+        notes.append(site.say("status.outbox" if error else "status.untried", count=len(state.outbox), error=error, command=site.advise("doctor")))
     ticked = state.own_memory().looked_at
     notes.append(site.say("status.tick", time=site.clock.full_text(ticked)) if ticked else site.say("status.no_tick"))
     return lines + [part for note in notes for part in folded(note, max(width, 40), "  ")]
@@ -8028,8 +8054,7 @@ def known_lines(site: Site, row: Row) -> list:
             stalled, limit = duration_text(memory.stalled_for), duration_text(job.policy.stall_seconds) if job.policy.stall_seconds else "-"
             lines.append(site.say("explain.key", time=full_text(memory.key_at), stalled=stalled, limit=limit))
     if memory.ran_at:
-        row_key = "explain.not_run" if memory.ran_code == NOT_RUN else "explain.ran"
-        lines.append(site.say(row_key, time=full_text(memory.ran_at), code=memory.ran_code))
+        lines.append(site.say("explain.ran", time=full_text(memory.ran_at), code=site.words(code_phrase(memory.ran_code))))
     for kind, incident in open_troubles(memory):
         words, kind = one_line(say(site.lang, incident.key, **incident.facts), 200), site.say("topic." + kind)
         told = site.say("explain.incident", kind=kind, time=full_text(incident.since_at), text=words, reminders=incident.reminders)
@@ -8079,6 +8104,8 @@ def fact_words(site: Site, name: str, value: Any) -> str:
         return site.say("by.after", job=value[6:])
     if name in ("seconds", "delay") and is_number(value):
         return duration_text(value)
+    if name == "code" and (value is None or type(value) is int):
+        return site.words(code_phrase(value))
     return "" if value is None else str(value)[:12] if name == "digest" else one_line(str(value), 300)
 
 
@@ -8491,7 +8518,7 @@ def examine_token(patient: Patient) -> Iterator[Health]:
             yield Health("warn", "it comes from the environment of this shell, which a scheduler does not have", mend)
     else:
         why = f"{token.problem} ({token.source})" if token.source else "none in OpenClaw's config, nor in TELEGRAM_BOT_TOKEN"
-        mend = token_advice(token, patient.openclaw.path)
+        mend = token_advice(token, patient.openclaw)
         yield Health("warn" if has_program else "fail", why + ("; openclaw will send" if has_program else ""), mend)
 
 
@@ -8504,6 +8531,8 @@ def examine_target(patient: Patient) -> Iterator[Health]:
         yield Health("ok", f"{given} from {'--target' if site.target else 'delivery.target'}")
     elif found:
         yield Health("ok", f"{found[0]} from {found[2]} in OpenClaw's config")
+    elif patient.receiver.chat and not given:
+        yield Health("warn", f"{patient.receiver.chat}, whom the last message reached: OpenClaw's config is broken", f"mend {patient.openclaw.problems[0]}")
     else:
         words = f"'{given}' is no chat of Telegram" if given else "none is named: nobody would be told"
         chat = "your chat id, a number" if delivery.channel == "telegram" else f"whom to tell on {delivery.channel}"
@@ -8553,6 +8582,15 @@ def examine_online(patient: Patient) -> Iterator[Health]:
         yield Health("ok", f"{method}: {known.get('username') or known.get('title') or known.get('first_name') or 'known'}")
 
 
+def sending_by_hand(site: Site, receiver: Receiver, way: str) -> str:
+    """What shows why a way fails."""
+    if way == "api":
+        return site.advise("doctor", "", "--online")
+    argv = [receiver.binary, "message", "send", "--channel", receiver.channel, "--target", receiver.chat, "--message", "test"]
+    words = site.redact(" ".join(map(shell_word, receiver.command if way == "command" else argv)))
+    return f"echo test | {words}" if way == "command" else words
+
+
 def examine_test(patient: Patient) -> Iterator[Health]:
     """One silent message by the way that a tick would take; never through the outbox."""
     site, receiver, trust = patient.site, patient.receiver, patient.trust
@@ -8571,7 +8609,7 @@ def examine_test(patient: Patient) -> Iterator[Health]:
             return
         more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
-        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", site.advise("doctor --online"))
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", sending_by_hand(site, receiver, way))
         if not goes_on:
             return
 
@@ -8644,7 +8682,8 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
         return
     facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
     if error:
-        yield Health("fail", f"{facts}; the last error: {error}", site.advise("doctor --online"))
+        flag = "--send-test" if patient.args.online or "api" not in patient.receiver.ways else "--online"
+        yield Health("fail", f"{facts}; the last error: {error}", site.advise(f"doctor {flag}"))
     else:
         yield Health("warn", facts, site.advise("tick"))
 
@@ -8876,10 +8915,6 @@ def parse_command_line(argv: list) -> tuple:
         flags = [name for action in parser._actions for name in action.option_strings] if word.startswith("-") else []
         raise UsageError(f"unknown argument '{word}'" + did_you_mean(word.split("=")[0], flags), f"{script_command()} {name} -h")
     return name, args
-
-
-def on_signal(number: int, frame: Any) -> None:
-    raise Interrupted(number)
 
 
 def dispatch(argv: list) -> int:

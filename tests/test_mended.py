@@ -1,15 +1,19 @@
 """Cases that a reading with fresh eyes brought to light, kept so that they stay mended."""
 
 import errno
+import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 
 from tests import ops
+from tests.botapi import TOKEN
 from tests.test_doctor import Checkup, Patient
 from tests.test_engine import Installation, check, die_once_it_runs, long_job, sh, write
 from tests.test_gate import Phone
@@ -605,6 +609,158 @@ class TestFlappingWhileMuted(unittest.TestCase):
         self.assertEqual(home.told_with("right and wrong") + home.told_with("ALERT"), [])
         home.tick(later=3601)
         self.assertEqual(len(home.told_with("wrong and right again")), 1)
+
+
+@unittest.skipUnless(sys.platform == "linux", "looks are shared with a fork on Linux only")
+class TestForks(unittest.TestCase):
+    def setUp(self):
+        self.home = Installation(self, *(long_job(f"j{number}", status="echo $$ >> pids; exec sleep 60") for number in range(16)), monitor={"parallel": 8})
+
+    def bend(self):
+        fork = os.fork
+
+        def told():
+            pid = fork()
+            self.home.put("fork", str(pid)) if pid else None
+            return pid
+
+        ops.SHARED_LOOKS, ops.can_share, os.fork = (8, 4000), lambda: True, told
+        ops.reach = lambda step: None  # its file is closed in the fork
+
+    def wait_for(self, is_so):
+        until = time.monotonic() + 20
+        while not is_so() and time.monotonic() < until:
+            time.sleep(0.01)
+        self.assertTrue(is_so())
+
+    def test_the_numbers_of_all_looks_fit_into_a_pipe_of_a_user_who_has_too_many(self):
+        source, sink = os.pipe()
+        self.addCleanup(os.close, source)
+        self.addCleanup(os.close, sink)
+        fcntl.fcntl(sink, 1031, 4096)  # F_SETPIPE_SZ: one page, as beyond pipe-user-pages-soft
+        os.set_blocking(sink, False)
+        numbers = bytes(2 * ops.SHARED_LOOKS[1])
+        self.assertEqual(os.write(sink, numbers), len(numbers))
+
+    def test_ctrl_c_and_what_follows_end_everything_in_silence(self):
+        begun = self.home.begin("tick", bend=self.bend)
+        self.wait_for(lambda: len(self.home.lines("pids")) == 8)
+        both = begun[0], int(self.home.read("fork"))
+        for pid in both:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in both:  # the terminal tells all, then the first tells the second, and a person types it again
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        for pid in both:
+            os.kill(pid, signal.SIGCONT)
+        result = self.home.end(begun)
+        self.assertEqual((result.code, result.out, result.err), (130, "", ""))
+        self.wait_for(lambda: not self.home.processes() and not ops.process_start(both[1]))
+
+
+class TestExitCodes(unittest.TestCase):
+    def test_what_is_no_exit_code_is_told_in_words_everywhere(self):
+        home = Installation(self, write("w", "exit 0", "v"), check("v", "kill -9 $$"))
+        home.config["jobs"][0]["commands"]["run"] = [home.path("script")]
+        home.configure()
+        home.put("script", "#!/no/such/interpreter\n")
+        os.chmod(home.path("script"), 0o755)
+        digest = home.call("approve", "w", "--show").out.split("digest: ")[1].strip()
+        home.call("approve", "w", "--digest", digest)
+        home.call("run", "w")
+        home.call("run", "v")
+        for argv, words in (
+            (["approve", "w", "--show"], "the last run failed, its command could not be run"),
+            (["explain", "w"], "the last run failed, its command could not be run"),
+            (["history", "w"], "write ended: its command could not be run"),
+            (["history", "v"], "run by hand: ended by signal SIGKILL"),
+            (["explain", "v"], ", ended by signal SIGKILL"),
+        ):
+            self.assertIn(words, home.call(*argv).out)
+
+
+class TestFilesNamedLikeSecrets(unittest.TestCase):
+    def test_why_a_file_of_secrets_cannot_be_read_is_told(self):
+        redact = ops.Redactor()
+        for line in ("cat: /etc/passwd: Permission denied", "sh: bot-token: No such file or directory"):
+            self.assertEqual(redact(line), line)
+        self.assertEqual(redact("token: permission, denied"), "token: ***, denied")
+
+
+class TestLimits(unittest.TestCase):
+    @unittest.skipUnless(sys.platform == "linux", "its size stands in /proc")
+    def test_a_small_machine_has_memory_enough_for_small_files(self):
+        def bend():
+            with open("/proc/self/statm", encoding="ascii") as file:
+                now = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + (40 << 20),) * 2)
+
+        home = Installation(self, check("c", "exit 3", everySeconds=60))
+        result = home.tick(bend=bend)
+        self.assertEqual((result.code, result.err, len(home.told_with("exit code 3"))), (0, "", 1))
+
+    def test_with_few_descriptors_fewer_run_at_once_and_nothing_fails(self):
+        def bend():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+
+        home = Installation(self, *(long_job(f"j{number}", status="sleep 0.05; cat j.status") for number in range(20)),
+                            *(check(f"c{number}", "sleep 0.05; exit 1", everySeconds=60) for number in range(20)))  # fmt: skip
+        home.says("j", running=True)
+        result = home.tick(bend=bend)
+        self.assertEqual((result.code, result.err), (0, ""))
+        self.assertEqual([job for job in home.state["jobs"].values() if job.get("state", "running") != "running"], [])
+        self.assertEqual(sum(text.count("ALERT") for text in home.told), 20)
+
+
+class TestQueues(unittest.TestCase):
+    def test_an_entry_that_somebody_wrote_without_an_id_is_refused_once(self):
+        home = Installation(self, long_job("l", status="exit 0", alertAfter=99), check("c", "echo x >> runs"))
+        home.tick()
+        home.put(home.state_path, json.dumps({**home.state, "queue": [{"jobId": "l", "status": "pending"}, {"jobId": "c", "id": 5, "status": "pending"}]}))
+        for later in (1, 2, 3):
+            home.tick(later=later)
+        self.assertEqual((len(home.told_with("BLOCKED")), home.lines("runs")), (1, ["x"]))
+
+
+class TestUndelivered(unittest.TestCase):
+    def test_each_next_step_leads_further(self):
+        home = Installation(self, check("c", "exit 3", everySeconds=3600))
+        home.config["delivery"]["command"] = sh("echo bad key >&2; exit 7")
+        home.configure()
+        told = home.tick().err
+        self.assertIn("exit code 7: bad key\n", told)
+        self.assertIn("doctor --send-test", told, "nothing of a command is online")
+        self.assertIn("doctor --send-test", home.call("doctor", "--online").out)
+        self.assertIn("next: echo test | /bin/sh -c 'echo bad key >&2; exit 7'", home.call("doctor", "--send-test").out)
+
+
+class TestBrokenOpenClaw(unittest.TestCase):
+    def installation(self, openclaw):
+        home = Installation(self, check("c", "exit 3", everySeconds=60), delivery={})
+        home.put("openclaw.json", openclaw)
+        return home
+
+    def test_who_was_told_last_is_told_when_the_config_no_longer_says_whom(self):
+        home = self.installation("{")
+        home.put(".env", "TELEGRAM_BOT_TOKEN=" + TOKEN)
+        self.assertIn("fail  target: none is named", home.call("doctor").out)
+        home.tick()
+        state = home.state
+        home.put(home.state_path, json.dumps({**state, "receiver": {"channel": "telegram", "target": "777000111", "threadId": ""}}))
+        self.assertIn("warn  target: 777000111, whom the last message reached", home.call("doctor").out)
+        self.assertIn("mend " + home.path("openclaw.json:1:2"), home.call("doctor").out)
+
+    def test_the_next_step_is_where_the_trouble_is(self):
+        for openclaw, advice in (
+            ("{channels: {telegram: {botToken: 'x' 'y'}}}", "help: mend {root}/openclaw.json:1:38"),
+            ('{"channels": {"telegram": {"botToken": {"source": "exec", "provider": "p", "id": "t"}}}}', "or put openclaw on the PATH"),
+            ('{"channels": {"telegram": {"botToken": "%s", "proxy": "socks5://x:1"}}}' % TOKEN, "help: put openclaw on the PATH\n"),
+            ('{"channels": {"telegram": {"botToken": "${UNSET}"}}, "feishu": true}', "help: put openclaw on the PATH\n"),
+        ):
+            home = self.installation(openclaw)
+            home.config["delivery"] = {"channel": "feishu"} if "feishu" in openclaw else {}
+            home.configure()
+            self.assertIn(advice.format(root=home.root), home.tick().err)
 
 
 class TestProgress(unittest.TestCase):

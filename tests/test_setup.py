@@ -753,7 +753,9 @@ class AskingAProgram(unittest.TestCase):
     def test_one_that_is_asked_when_the_user_has_had_enough_is_ended(self):
         dirs = ops.openclaw_places({}, "/h", lambda path: False)
         site = ops.Site(ops.read_config('{"version": 1, "jobs": []}'), "/c.json", ops.Store("/s.json", ops.Clock()), {}, "/h", dirs)
-        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, ops.on_signal))
+        for number in (signal.SIGALRM, *ops.ENDING_SIGNALS):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        signal.signal(signal.SIGALRM, ops.on_signal)
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with self.assertRaises(ops.Interrupted):
             ops.ask_system(site, ["/bin/sh", "-c", "exec sleep 20"])
