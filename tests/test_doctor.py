@@ -154,7 +154,7 @@ class WhereAllIsWell(Checkup):
     def test_nothing_is_complained_of_and_status_comes_next(self):
         report = Patient(self).doctor()
         self.assertEqual((report.troubles, report.code), ([], 0), report.out)
-        self.assertRegex(report.next, r"\A\S*python3\S* \S+ops-monitor\.py status\Z")
+        self.assertRegex(report.next, r"\A\S*python\S* \S+ops-monitor\.py status\Z")
         subjects = [line.subject for line in report.lines]
         self.assertEqual(subjects, ["python", "clock", "config", "permissions", "disk", "directory", "state", "openclaw.json", "token", "target",
                                     "way", "scheduler", "ticks", "outbox"])  # fmt: skip

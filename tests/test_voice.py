@@ -459,7 +459,7 @@ class Reports(ThirdLanguage):
         text = re.sub(rf"{re.escape(str(self.root))}\S*", "", text)
         text = re.sub(r"python3 \S+|ops-monitor\.py|--config-file|--state-file", "", text)
         text = re.sub(r"(long_running_read|one_shot_read|one_shot_write) · \w+", "", text)
-        text = re.sub(r"\b(ack|approve|explain|start|status|stop|mute|run)\b(?= J\d)", "", text)
+        text = re.sub(r"\b(ack|approve|explain|start|status|stop|mute|run)\b(?= J\d)|\bdoctor\b", "", text)
         for fact in facts:
             text = text.replace(fact, "")
         with self.subTest(" ".join(argv)):
