@@ -1932,7 +1932,7 @@ def find_api(openclaw: OpenClaw, account: Optional[str]) -> Api:
 
 
 # ==== SCHEDULERS =========================================================
-# How `tick` is called, in the words of systemd, launchd and cron.  Only texts: COMMANDS hands them over.
+# How `tick` is called, in the words of systemd, launchd and cron.  Only texts: WORLD reads them, COMMANDS writes them.
 
 
 class Calling(NamedTuple):
@@ -2046,6 +2046,171 @@ def merge_crontab(table: bytes, name: str, ours: bytes) -> bytes:
     if not first:
         return table + (b"\n" if ours and table and not table.endswith(b"\n") else b"") + ours
     return others[: first.start()] + ours + others[first.start() :]
+
+
+# ---- who calls `tick`?  What the texts of the machine's schedulers say; WORLD fetches them
+
+
+class Call(NamedTuple):
+    """How a command line calls `tick`."""
+
+    python: str  # the interpreter that it names; "" = the script's first line chooses
+    script: str  # "" = not said
+    options: list  # what stands after `tick`
+    env: dict  # NAME=value before it
+
+
+class Entry(NamedTuple):
+    """One entry of a scheduler that calls `tick`."""
+
+    kind: str  # cron, systemd or launchd
+    place: str  # its file, or `crontab -l`
+    period: float  # seconds from call to call; 0 = not said, or not simply
+    problems: tuple  # (what is wrong with it, what mends that)
+    call: Call
+    env: dict  # its environment, as far as it is said
+    user: str = ""  # who runs it; "" = who asks
+    is_on: bool = True
+    remove: str = "crontab -e"  # what takes it away
+
+
+IMPORT_FORM = r"""__import__\(["']([^"']+)["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+QUOTED = r"""["']([^"']+)["']"""
+
+
+def shell_words(command: str) -> list:
+    """A command line as words; `;`, `&&`, `>` are words of their own."""
+    import shlex  # rare: only to look at schedulers
+
+    words = shlex.shlex(command, posix=True, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        return list(words)
+    except ValueError:  # a quote is not closed
+        return command.split()
+
+
+def unit_words(line: str, home: str) -> list:
+    """The words of a line in a systemd unit: quotes, escapes, `%h` and `%%`."""
+    parts = ("".join(found) for found in re.findall(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|(\S+)""", line))
+    return [re.sub(r"\\(.)|%([h%])", lambda found: home if found[2] == "h" else found[1] or "%", part) for part in parts]
+
+
+def tick_call(words: list) -> Optional[Call]:
+    """How these words call `tick`, by the script's name or as a module; None if they do not."""
+    for number, word in enumerate(words):
+        before, after = words[:number], words[number + 1 :]
+        module = re.search(IMPORT_FORM, word)
+        if module:
+            place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
+            texts = [f"{place[1]}/{module[1]}.py" if place else "", *re.findall(QUOTED, module[2])]
+            script, *options = (re.sub(r"\\U(.{8})", lambda code: chr(int(code[1], 16)), text) for text in texts)  # as python_word writes
+        elif os.path.basename(word) in ("ops-monitor.py", os.path.basename(__file__)) and after[:1] == ["tick"]:
+            script, options = word, after[1:]
+        else:
+            inner = tick_call(shell_words(word)) if "tick" in word and " " in word else None  # sh -c "…"
+            if inner:
+                return inner
+            continue
+        python = next((name for name in reversed(before) if re.fullmatch(r"(.*/)?python[0-9.]*", name)), "")
+        return Call(python, script, options, environment_of(before))
+    return None
+
+
+def environment_of(words: Iterable[str]) -> dict:
+    return dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
+
+
+PERIODS = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "midnight": DAY, "weekly": 7 * DAY}
+
+
+def cron_period(times: str) -> float:
+    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours, or only in a part of each."""
+    minute, *others = times.split()
+    steps = re.fullmatch(r"(?:\*|0-59)(?:/([1-9]\d*))?", minute)
+    if others != ["*"] * 4 or "-" in minute and not steps:
+        return PERIODS.get(minute.lstrip("@"), 0.0)
+    return min(HOUR, MINUTE * int(steps[1] or 1)) if steps else HOUR / len(minute.split(","))
+
+
+def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
+    """The entries of a crontab; in the system's own a user stands before the command."""
+    env: dict = {}
+    for line in map(str.strip, text.splitlines()):
+        setting = re.fullmatch(r"""([A-Za-z_]\w*)\s*=\s*["']?(.*?)["']?""", line)
+        env.update({setting[1]: setting[2]} if setting else {})
+        timed = None if setting else re.fullmatch(r"(@\w+|[^\s#]\S*(?:\s+\S+){4})\s+" + r"(\S+)\s+" * has_user + "(.*)", line)
+        call = tick_call(shell_words(timed[timed.lastindex or 0].replace("\\%", "%"))) if timed else None
+        if timed and call:
+            edit = f"edit {place}" if has_user else "crontab -e"
+            problems = (("it runs once a boot, not again and again", edit),) if timed[1] == "@reboot" else ()
+            yield Entry("cron", place, cron_period(timed[1]), problems, call, {**env, **call.env}, timed[2] if has_user else "", remove=edit)
+
+
+def unit_settings(text: str) -> dict:
+    """`Section.Key` -> its values in a systemd unit, in order; an empty one drops those before it."""
+    settings: dict = {}
+    section = ""
+    for line in map(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
+        key, mark, value = (part.strip() for part in line.partition("="))
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif mark and key[:1] not in ("#", ";"):
+            values = settings.setdefault(f"{section}.{key}", [])
+            values[:] = [*values, value] if value else []
+    return settings
+
+
+def timer_period(timer: dict) -> float:
+    """Seconds between the calls of a systemd timer; 0 where it does not say so simply."""
+    span, date = ((timer.get(f"Timer.{key}") or [""])[-1] for key in ("OnUnitActiveSec", "OnCalendar"))
+    found = re.fullmatch(r"(?:\*-\*-\* )?\*:(?:\*|\d+/(\d+))(?::\d+)?", date)
+    try:
+        return duration_seconds(re.sub(r"([a-z])[a-z]*", r"\1", span))  # 1min 30sec
+    except ValueError:
+        return MINUTE * int(found[1] or 1) if found else PERIODS.get(date, 0.0)
+
+
+def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Iterator[Entry]:
+    """Those of systemd's units, name -> (file, text with drop-ins); `control` is the systemctl that is theirs."""
+    parsed = {name: unit_settings(text) for name, (_, text) in units.items()}
+    timers = {(unit.get("Timer.Unit") or [name[:-6] + ".service"])[-1]: name for name, unit in parsed.items() if name.endswith(".timer")}
+    for name, unit in parsed.items():
+        call = next(filter(None, (tick_call(unit_words(command.lstrip("@-:+!"), home)) for command in unit.get("Service.ExecStart", []))), None)
+        if not call:
+            continue
+        place, timer = units[name][0], timers.get(name, "")
+        drop_in, mode = shell_word(place + ".d"), (unit.get("Service.KillMode") or [""])[-1]
+        mend = f"mkdir -p {drop_in} && printf '[Service]\\nKillMode=process\\n' > {drop_in}/killmode.conf && {control} daemon-reload"
+        wrong = (
+            (not timer, "no timer calls it", f"write a timer beside it, then: {control} enable --now {name[:-8]}.timer"),
+            (timer and timer not in enabled, f"{timer} is not enabled", f"{control} enable --now {timer}"),
+            (mode not in ("process", "none"), "without KillMode=process systemd kills what a tick started as soon as the tick ends", mend),
+        )
+        env = environment_of(word for line in unit.get("Service.Environment", []) for word in unit_words(line, home))
+        user = "" if "--user" in control else (unit.get("Service.User") or ["root"])[-1]
+        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+        remove = f"{control} disable --now {timer}"
+        yield Entry("systemd", place, timer_period(parsed.get(timer, {})), problems, call, {**env, **call.env}, user, timer in enabled, remove)
+
+
+def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
+    """That of a launchd job, if it calls `tick`."""
+    call = tick_call(list(filter(is_text, as_list(plist.get("ProgramArguments")))))
+    every: Any = plist.get("StartInterval")
+    dates, name = plist.get("StartCalendarInterval"), shell_word(place)
+    is_on, load = plist.get("Disabled") is not True, f"launchctl unload {name}; launchctl load -w {name}"
+    wrong = (
+        (not is_on, "it is disabled", load),
+        (not every and dates is None, "nothing calls it again", f"add StartInterval 60 to {place}; {load}"),
+        (plist.get("AbandonProcessGroup") is not True, "without AbandonProcessGroup launchd kills what a tick started as soon as the tick ends",
+         f"plutil -replace AbandonProcessGroup -bool true {name}; {load}"),
+    )  # fmt: skip
+    if call:
+        period = float(every) if is_number(every) else MINUTE if dates == {} else 0.0
+        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
+        env = {**only_set(object_at(plist, "EnvironmentVariables")), **call.env}
+        yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
 
 
 # ==== STATE ==============================================================
@@ -4584,169 +4749,7 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
         connection.close()
 
 
-# ---- schedulers: who calls `tick`?  Pure functions read the texts, find_schedulers fetches them.
-
-
-class Call(NamedTuple):
-    """How a command line calls `tick`."""
-
-    python: str  # the interpreter that it names; "" = the script's first line chooses
-    script: str  # "" = not said
-    options: list  # what stands after `tick`
-    env: dict  # NAME=value before it
-
-
-class Entry(NamedTuple):
-    """One entry of a scheduler that calls `tick`."""
-
-    kind: str  # cron, systemd or launchd
-    place: str  # its file, or `crontab -l`
-    period: float  # seconds from call to call; 0 = not said, or not simply
-    problems: tuple  # (what is wrong with it, what mends that)
-    call: Call
-    env: dict  # its environment, as far as it is said
-    user: str = ""  # who runs it; "" = who asks
-    is_on: bool = True
-    remove: str = "crontab -e"  # what takes it away
-
-
-IMPORT_FORM = r"""__import__\(["']([^"']+)["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
-QUOTED = r"""["']([^"']+)["']"""
-
-
-def shell_words(command: str) -> list:
-    """A command line as words; `;`, `&&`, `>` are words of their own."""
-    import shlex  # rare: only to look at schedulers
-
-    words = shlex.shlex(command, posix=True, punctuation_chars=True)
-    words.whitespace_split, words.commenters = True, ""
-    try:
-        return list(words)
-    except ValueError:  # a quote is not closed
-        return command.split()
-
-
-def unit_words(line: str, home: str) -> list:
-    """The words of a line in a systemd unit: quotes, escapes, `%h` and `%%`."""
-    parts = ("".join(found) for found in re.findall(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|(\S+)""", line))
-    return [re.sub(r"\\(.)|%([h%])", lambda found: home if found[2] == "h" else found[1] or "%", part) for part in parts]
-
-
-def tick_call(words: list) -> Optional[Call]:
-    """How these words call `tick`, by the script's name or as a module; None if they do not."""
-    for number, word in enumerate(words):
-        before, after = words[:number], words[number + 1 :]
-        module = re.search(IMPORT_FORM, word)
-        if module:
-            place = re.search(r"""sys\.path[^"']*""" + QUOTED, word)
-            texts = [f"{place[1]}/{module[1]}.py" if place else "", *re.findall(QUOTED, module[2])]
-            script, *options = (re.sub(r"\\U(.{8})", lambda code: chr(int(code[1], 16)), text) for text in texts)  # as python_word writes
-        elif os.path.basename(word) in ("ops-monitor.py", os.path.basename(__file__)) and after[:1] == ["tick"]:
-            script, options = word, after[1:]
-        else:
-            inner = tick_call(shell_words(word)) if "tick" in word and " " in word else None  # sh -c "…"
-            if inner:
-                return inner
-            continue
-        python = next((name for name in reversed(before) if re.fullmatch(r"(.*/)?python[0-9.]*", name)), "")
-        return Call(python, script, options, environment_of(before))
-    return None
-
-
-def environment_of(words: Iterable[str]) -> dict:
-    return dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
-
-
-PERIODS = {"minutely": MINUTE, "hourly": HOUR, "daily": DAY, "midnight": DAY, "weekly": 7 * DAY}
-
-
-def cron_period(times: str) -> float:
-    """Seconds between the calls of a crontab line; 0 where they are not the same at all hours, or only in a part of each."""
-    minute, *others = times.split()
-    steps = re.fullmatch(r"(?:\*|0-59)(?:/([1-9]\d*))?", minute)
-    if others != ["*"] * 4 or "-" in minute and not steps:
-        return PERIODS.get(minute.lstrip("@"), 0.0)
-    return min(HOUR, MINUTE * int(steps[1] or 1)) if steps else HOUR / len(minute.split(","))
-
-
-def crontab_entries(text: str, place: str, has_user: bool) -> Iterator[Entry]:
-    """The entries of a crontab; in the system's own a user stands before the command."""
-    env: dict = {}
-    for line in map(str.strip, text.splitlines()):
-        setting = re.fullmatch(r"""([A-Za-z_]\w*)\s*=\s*["']?(.*?)["']?""", line)
-        env.update({setting[1]: setting[2]} if setting else {})
-        timed = None if setting else re.fullmatch(r"(@\w+|[^\s#]\S*(?:\s+\S+){4})\s+" + r"(\S+)\s+" * has_user + "(.*)", line)
-        call = tick_call(shell_words(timed[timed.lastindex or 0].replace("\\%", "%"))) if timed else None
-        if timed and call:
-            edit = f"edit {place}" if has_user else "crontab -e"
-            problems = (("it runs once a boot, not again and again", edit),) if timed[1] == "@reboot" else ()
-            yield Entry("cron", place, cron_period(timed[1]), problems, call, {**env, **call.env}, timed[2] if has_user else "", remove=edit)
-
-
-def unit_settings(text: str) -> dict:
-    """`Section.Key` -> its values in a systemd unit, in order; an empty one drops those before it."""
-    settings: dict = {}
-    section = ""
-    for line in map(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
-        key, mark, value = (part.strip() for part in line.partition("="))
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif mark and key[:1] not in ("#", ";"):
-            values = settings.setdefault(f"{section}.{key}", [])
-            values[:] = [*values, value] if value else []
-    return settings
-
-
-def timer_period(timer: dict) -> float:
-    """Seconds between the calls of a systemd timer; 0 where it does not say so simply."""
-    span, date = ((timer.get(f"Timer.{key}") or [""])[-1] for key in ("OnUnitActiveSec", "OnCalendar"))
-    found = re.fullmatch(r"(?:\*-\*-\* )?\*:(?:\*|\d+/(\d+))(?::\d+)?", date)
-    try:
-        return duration_seconds(re.sub(r"([a-z])[a-z]*", r"\1", span))  # 1min 30sec
-    except ValueError:
-        return MINUTE * int(found[1] or 1) if found else PERIODS.get(date, 0.0)
-
-
-def systemd_entries(control: str, home: str, units: dict, enabled: set) -> Iterator[Entry]:
-    """Those of systemd's units, name -> (file, text with drop-ins); `control` is the systemctl that is theirs."""
-    parsed = {name: unit_settings(text) for name, (_, text) in units.items()}
-    timers = {(unit.get("Timer.Unit") or [name[:-6] + ".service"])[-1]: name for name, unit in parsed.items() if name.endswith(".timer")}
-    for name, unit in parsed.items():
-        call = next(filter(None, (tick_call(unit_words(command.lstrip("@-:+!"), home)) for command in unit.get("Service.ExecStart", []))), None)
-        if not call:
-            continue
-        place, timer = units[name][0], timers.get(name, "")
-        drop_in, mode = shell_word(place + ".d"), (unit.get("Service.KillMode") or [""])[-1]
-        mend = f"mkdir -p {drop_in} && printf '[Service]\\nKillMode=process\\n' > {drop_in}/killmode.conf && {control} daemon-reload"
-        wrong = (
-            (not timer, "no timer calls it", f"write a timer beside it, then: {control} enable --now {name[:-8]}.timer"),
-            (timer and timer not in enabled, f"{timer} is not enabled", f"{control} enable --now {timer}"),
-            (mode not in ("process", "none"), "without KillMode=process systemd kills what a tick started as soon as the tick ends", mend),
-        )
-        env = environment_of(word for line in unit.get("Service.Environment", []) for word in unit_words(line, home))
-        user = "" if "--user" in control else (unit.get("Service.User") or ["root"])[-1]
-        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
-        remove = f"{control} disable --now {timer}"
-        yield Entry("systemd", place, timer_period(parsed.get(timer, {})), problems, call, {**env, **call.env}, user, timer in enabled, remove)
-
-
-def launchd_entries(plist: dict, place: str, user: str) -> Iterator[Entry]:
-    """That of a launchd job, if it calls `tick`."""
-    call = tick_call(list(filter(is_text, as_list(plist.get("ProgramArguments")))))
-    every: Any = plist.get("StartInterval")
-    dates, name = plist.get("StartCalendarInterval"), shell_word(place)
-    is_on, load = plist.get("Disabled") is not True, f"launchctl unload {name}; launchctl load -w {name}"
-    wrong = (
-        (not is_on, "it is disabled", load),
-        (not every and dates is None, "nothing calls it again", f"add StartInterval 60 to {place}; {load}"),
-        (plist.get("AbandonProcessGroup") is not True, "without AbandonProcessGroup launchd kills what a tick started as soon as the tick ends",
-         f"plutil -replace AbandonProcessGroup -bool true {name}; {load}"),
-    )  # fmt: skip
-    if call:
-        period = float(every) if is_number(every) else MINUTE if dates == {} else 0.0
-        problems = tuple((words, mend) for is_so, words, mend in wrong if is_so)
-        env = {**only_set(object_at(plist, "EnvironmentVariables")), **call.env}
-        yield Entry("launchd", place, period, problems, call, env, str(plist.get("UserName", user)), is_on, f"launchctl unload -w {name}")
+# ---- schedulers: the texts that SCHEDULERS reads
 
 
 def read_plist(path: str) -> dict:
@@ -4787,8 +4790,9 @@ def find_schedulers(root: str, home: str, crontab: str) -> list:
 #
 # In the job's directory: `run.lock` (held by supervisor and job as an inherited descriptor),
 # `run.json` (what runs, later how it ended), `stopped` (the run that was asked to end: its exit 0 is a
-# pause, not its completion), `run.log`, `progress.json`, `checkpoint/`.  An exit record wins; else the job runs while the lock is held or while the recorded process
-# (pid + start + boot) lives; else it stopped.  Nothing is guessed from a pid alone.
+# pause, not its completion), `run.log`, `progress.json`, `checkpoint/`.  An exit record wins; else the
+# job runs while the lock is held or while the recorded process (pid + start + boot) lives; else it
+# stopped.  Nothing is guessed from a pid alone.
 
 LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit between two looks
 PROGRESS_LIMIT = 64 << 10

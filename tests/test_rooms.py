@@ -35,7 +35,7 @@ PURE = {
     "argparse": set(),
     "datetime": {"datetime.datetime", "datetime.timezone", "datetime.timedelta", "datetime.fromisoformat"},
 }
-QUIET_IMPORTS = {"bisect", "collections", "datetime", "difflib", "errno", "functools", "hashlib", "hmac", "itertools", "json", "math", "re", "string",
+QUIET_IMPORTS = {"bisect", "collections", "datetime", "difflib", "errno", "functools", "hashlib", "hmac", "itertools", "json", "math", "re", "shlex", "string",
                  "textwrap", "typing", "unicodedata", "zlib"}  # fmt: skip
 WORLD_NAMES = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint", "globals", "help", "exit", "quit"}
 CLOCKS = {"now", "today", "utcnow", "localtime", "gmtime"}  # of datetime objects: a clock in disguise
