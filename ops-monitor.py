@@ -4355,6 +4355,8 @@ class Share:
     def __init__(self, looks: list, parallel: int, now: Callable[[], Instant]):
         self.looks = dict(enumerate(looks))  # number -> (command, token), until taken by us or seen by the fork
         self.begun = b""  # of a message that has not come whole
+        self.patience = max(command.timeout for command, _ in looks) + 3 * GRACE  # seconds: longer without a word, and it hangs
+        self.deadline = time.monotonic() + self.patience
         self.numbers, numbers = os.pipe()
         self.source, sink = os.pipe()
         try:
@@ -4379,6 +4381,7 @@ class Share:
     def receive(self) -> Optional[list]:
         """(token, Outcome) of what the fork saw; None when it has ended."""
         data = os.read(self.source, 1 << 20)
+        self.deadline = time.monotonic() + self.patience
         self.begun += data
         found = []
         while len(self.begun) >= 4 and len(self.begun) >= (end := 4 + int.from_bytes(self.begun[:4], "big")):
@@ -4468,8 +4471,12 @@ class Pool:
 
     def forgive(self, seconds: float) -> None:
         """We did not read for a while: that time is not counted against those who run."""
-        for child in self.children.values():
-            child.deadline += seconds
+        for one in self._dated():
+            one.deadline += seconds
+
+    def _dated(self) -> list:
+        """What has a deadline: the children, and the fork."""
+        return [*self.children.values(), *([self.share] if self.share else [])]
 
     def end_all(self) -> None:
         """End every child: TERM, a moment, KILL.  For an interrupted program."""
@@ -4565,7 +4572,7 @@ class Pool:
     def _pump(self, seconds: float) -> None:
         """Wait for output, an exit or a deadline; do what it asks for."""
         moment = time.monotonic()
-        wake = min([moment + seconds, *(child.deadline for child in self.children.values())])
+        wake = min([moment + seconds, *(one.deadline for one in self._dated())])
         has_rung = False
         for fd, _ in self.poll.poll(max(0, int((wake - moment) * 1000) + 1)):
             if fd in self.bell:
@@ -4575,6 +4582,9 @@ class Pool:
             else:
                 self._read(fd)
         moment = time.monotonic()
+        if self.share and moment >= self.share.deadline:
+            end_one(self.share.pid, signal.SIGKILL)  # then its pipe ends, and what it had is looked at here
+            self.share.deadline = moment + GRACE
         for child in list(self.children.values()):
             if child.code is None and (has_rung or moment >= child.deadline):
                 self._reap(child)

@@ -475,8 +475,18 @@ class LooksFromTwoProcesses(Processes):
         self.assertEqual([ended[number].out for number in range(30)], [b"%d\n" % number for number in range(30)])
         self.assertFalse(pool.may_share, "a machine that ends forks is not asked again")
 
+    def test_a_fork_that_hangs_is_not_waited_for(self):
+        with mock.patch.object(ops, "GRACE", 0.1):
+            pool = self.pool_of([self.look(f"echo {number}; sleep 0.02", 0.3) for number in range(30)])
+            ended = dict(pool.wait(5.0))
+            fork = pool.share.pid
+            os.kill(fork, signal.SIGSTOP)
+            ended.update(self.collect(pool))
+        self.assertEqual([ended[number].out for number in range(30)], [b"%d\n" % number for number in range(30)])
+        self.assertFalse(is_alive(fork))
+
     def test_half_a_message_of_a_lost_fork_is_none(self):
-        share = mock.Mock(spec=ops.Share, begun=b"", looks={7: ("command", "token")})
+        share = mock.Mock(spec=ops.Share, begun=b"", patience=1.0, looks={7: ("command", "token")})
         share.source, sink = os.pipe()
         os.write(sink, (100).to_bytes(4, "big") + b"half")
         self.assertEqual(ops.Share.receive(share), [])
