@@ -7636,16 +7636,22 @@ def stop_by_hand(site: Site, job: Any) -> Flow:
 
 
 def stop_orphan(site: Site, job_id: str, patience: float) -> Flow:
-    """The same for a managed job that the config does not have: it may come back, or be mended."""
+    """The same for a managed job of which the config says nothing (any more, or because of a mistake): it may come back."""
     trouble = site.store.attempt(lambda state: hold_job(state, job_id))
     return (yield from end_managed(site, job_id, patience)), trouble
 
 
-@typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index")
-def do_stop(site: Site, args: Any) -> int:
+@typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index", wants_site=False)
+def do_stop(files: Files, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
-    if args.job not in site.config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
+    config, problem = usable_config(files, args, {})
+    site = open_site(files, config, args)
+    if args.job not in config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
+        if problem:
+            warn(f"warning: {problem}")
         stop = stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds)
+    elif problem:
+        raise problem
     else:
         stop = stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds"))
     ended, trouble = Driver(site).finish(stop)

@@ -796,6 +796,23 @@ class TestSupervisors(Managed):
         os.rmdir(os.path.join(home.job_dir("m"), "run.json.tmp"))
         self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
 
+    def test_a_mistake_in_the_config_keeps_no_managed_job_running(self):
+        home = self.started(managed("m", SLEEP, autoResume=True), long_job("own"))
+        good = home.read(home.config_path)
+        home.put(home.config_path, good.replace('"version"', "'version", 1))
+        stopped = home.call("stop", "m")
+        self.assertEqual(stopped.code, 0, stopped.err)
+        self.assertRegex(stopped.err, r"\Awarning: \S+ops-jobs\.json:1:\d+: error: ")
+        self.assertIn("stopped", stopped.out)
+        for job_id in ("own", "nobody"):
+            result = home.call("stop", job_id)
+            self.assertEqual((result.code, result.out), (2, ""))
+            self.assertRegex(result.err, r"\A\S+ops-jobs\.json:1:\d+: error: [^\n]*\nhelp: [^\n]*validate-config[^\n]*\n\Z")
+        home.put(home.config_path, good)
+        home.tick()
+        self.assertTrue(self.status(home, "m")["held"])
+        self.assertEqual(home.told_with("AUTORUN"), [])
+
     def test_a_stop_of_a_job_whose_record_is_gone_does_not_call_it_not_running(self):
         home = Installation(self, managed("m", SLEEP))
         self.start(home, "m")
