@@ -6014,7 +6014,7 @@ def openclaw_binary(site: Site) -> str:
 def token_advice(token: Token, loaded: OpenClaw) -> str:
     """What gives us a bot token: where one is configured, or could not be read, that is to be mended."""
     where = loaded.path or "openclaw.json"
-    if loaded.problems and not token.source:
+    if loaded.problems and not token.source and os.path.exists(loaded.path):
         return f"mend {loaded.problems[0]}"
     if token.source:
         return f"mend {token.source} in {where}"

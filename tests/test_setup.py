@@ -853,7 +853,7 @@ class TheQuickStartOfTheReadme(unittest.TestCase):
 
     def test_without_openclaw_the_tick_says_what_is_missing(self):
         shown = self.follow(3)
-        self.assertRegex(shown["tick"], "error: undelivered messages: 1: no bot token[^\n]*\nhelp: ")
+        self.assertRegex(shown["tick"], "error: undelivered messages: 1: no bot token[^\n]*\nhelp: set channels\\.telegram\\.botToken ")
 
 
 if __name__ == "__main__":
