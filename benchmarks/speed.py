@@ -81,7 +81,7 @@ NO_GOAL = Goal("", float("inf"))
 class Workshop:
     """A temporary installation, and the bare interpreter that starts what is measured."""
 
-    def __init__(self, directory: str):
+    def __init__(self, directory: str, lang: str):
         self.root = pathlib.Path(directory)
         self.home = self.root / "home"
         (self.home / ".openclaw").mkdir(parents=True)
@@ -89,7 +89,7 @@ class Workshop:
         self.script.parent.mkdir()
         shutil.copy(SCRIPT, self.script)  # its bytecode cache stays in the temporary directory too
         self.complaints = str(self.root / "stderr")
-        self.env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "LANG": "C"}
+        self.env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "LANG": lang}
         argv = [sys.executable, "-I", "-S", "-c", RUNNER]
         self.runner = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=self.root, text=True)
 
@@ -352,13 +352,15 @@ def supervisor(shop: Workshop) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure ops-monitor.py against the least that the same work can cost.")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that everything runs; its verdicts mean little")
-    quick = parser.parse_args().quick
+    parser.add_argument("--lang", default="C", metavar="LOCALE", help="LANG of all that is measured; default: C, where an `echo` is cheapest")
+    args = parser.parse_args()
+    quick = args.quick
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, CPUs: {os.cpu_count()}, load: {load}{', quick' * quick}")
+    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, CPUs: {os.cpu_count()}, LANG: {args.lang}, load: {load}{', quick' * quick}")
     print_line("figure, floor", "min / median", "floor", "against the floor", "goal")
     print_line(*("-" * width for width in (*WIDTHS, 6)))
     with tempfile.TemporaryDirectory(prefix="ops-speed-") as directory:
-        shop = Workshop(directory)
+        shop = Workshop(directory, args.lang)
         try:
             idle_ticks(shop, 3 if quick else 15)
             for count, runs in ((10, 3), (100, 2)) if quick else ((10, 11), (100, 9), (1000, 7)):
