@@ -1286,6 +1286,7 @@ class Config(NamedTuple):
     delivery: Any
     problems: tuple
     text: str = ""
+    quiet_hours: dict = {}  # of `defaults`: they hold for jobs that have left the config, too
 
     @property
     def errors(self) -> list:
@@ -1537,7 +1538,7 @@ def read_config(text: str) -> Config:
     cross_check(jobs, broken, problems)
     monitor = filled("monitor", settings.get("monitor", {}))
     delivery = filled("delivery", settings.get("delivery", {}))
-    return Config(jobs, broken, monitor, delivery, tuple(problems), text)
+    return Config(jobs, broken, monitor, delivery, tuple(problems), text, settings.get("defaults", {}).get("quietHours", {}))
 
 
 def problem_lines(config: Config, path: str, strict: bool = False, redact: Optional[Redactor] = None) -> list:
@@ -7368,7 +7369,7 @@ def is_orphan(site: Site, job_id: str) -> bool:
 
 def keep_jobs(site: Site, state: State) -> None:
     """Memory of jobs that left the config goes after 30 days; of one that still runs the person hears once."""
-    policy = make_policy({"alertRepeatSeconds": 0})
+    policy = make_policy({"quietHours": site.config.quiet_hours, "alertRepeatSeconds": 0})
     for job_id, raw in list(state.jobs.items()):
         is_here = is_configured(site, job_id)
         if is_here and not (isinstance(raw, dict) and "leftAt" in raw):
@@ -9056,6 +9057,8 @@ def main(argv: Optional[list] = None) -> int:
     prepare_process()
     code = run_command_line(sys.argv[1:] if argv is None else argv)
     lost = flush_streams()
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to interrupt but Python's own end
     return code or lost
 
 

@@ -679,6 +679,16 @@ class TestExitCodes(unittest.TestCase):
             self.assertIn(words, home.call(*argv).out)
 
 
+class TestTheVeryEnd(unittest.TestCase):
+    def test_a_signal_while_python_ends_prints_nothing(self):
+        program = "import atexit, os, sys; sys.path.append(sys.argv[1]); atexit.register(os.kill, os.getpid(), int(sys.argv[2]))"
+        program += "; sys.exit(__import__('ops-monitor').main(['--version']))"
+        for number in (signal.SIGTERM, signal.SIGINT):
+            argv = [sys.executable, "-B", "-c", program, os.path.dirname(ops.__file__), str(int(number))]
+            ended = subprocess.run(argv, capture_output=True, check=False)
+            self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, f"{ops.VERSION}\n".encode(), b""))
+
+
 class TestFilesNamedLikeSecrets(unittest.TestCase):
     def test_why_a_file_of_secrets_cannot_be_read_is_told(self):
         redact = ops.Redactor()
