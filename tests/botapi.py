@@ -27,7 +27,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 from unittest import mock
 
-from tests import SCRIPT, ops
+from tests import NOON, SCRIPT, ops
 
 TOKEN = "700000001:" + "Zx9_" * 8 + "end"  # the form of a real one; nobody's
 OWNER = "777000111"
@@ -318,7 +318,7 @@ class House:
         self.openclaw_file = os.path.join(self.claw, "openclaw.json")
         self.config_file = os.path.join(self.claw, "net", "config", "ops-jobs.json")
         self.state_file = os.path.join(self.claw, "net", "state", "ops-monitor.json")
-        self.env = {"HOME": self.home, "PATH": self.bin, "LANG": "C.UTF-8"}
+        self.env = {"HOME": self.home, "PATH": self.bin, "LANG": "C.UTF-8", "TZ": NOON}
         self.settings = {"version": 1, "jobs": list(jobs), **settings}
         root = bot.url if bot else f"http://127.0.0.1:{free_port()}"
         self.telegram = {"botToken": TOKEN, "apiRoot": root}

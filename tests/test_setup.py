@@ -21,7 +21,7 @@ import time
 import unittest
 import unittest.mock
 
-from tests import ROOT, SCRIPT, ops
+from tests import NOON, ROOT, SCRIPT, ops
 from tests.botapi import OWNER, TOKEN, BotApi
 from tests.test_engine import DIED, MARK, Installation
 
@@ -65,7 +65,7 @@ class NewUser(Installation):
             self.write(os.path.join(self.bin, program), FAKE.format(place=self.fakes, name=program, body=body), 0o755)
         os.symlink(sys.executable, os.path.join(self.bin, "python3"))
         self.fails("show-environment")  # no user manager of systemd
-        self.env = {"HOME": self.home, "PATH": f"{self.bin}:/usr/bin:/bin", "TMPDIR": self.root, "LANG": "C.UTF-8", MARK: self.root}
+        self.env = {"HOME": self.home, "PATH": f"{self.bin}:/usr/bin:/bin", "TMPDIR": self.root, "LANG": "C.UTF-8", "TZ": NOON, MARK: self.root}
 
     def call(self, *argv, script="", **env):
         """A call of the script at `script`; a forked child of this process, so that nothing is compiled again."""
