@@ -92,16 +92,24 @@ class Processes(Case):
         more.setdefault("env", {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": self.top})
         return ops.Command(argv, more.pop("cwd", self.top), more.pop("env"), timeout, **more)
 
-    def run_all(self, *commands, parallel=16):
+    def pool_of(self, commands, parallel=8):
         pool = ops.Pool(parallel, ops.Clock().now)
         for number, command in enumerate(commands):
             pool.add(command, number)
+        return pool
+
+    def collect(self, pool):
         ended = {}
         until = time.monotonic() + 60
         while pool.busy and time.monotonic() < until:
             for token, outcome in pool.wait(5.0):
                 self.assertNotIn(token, ended)
                 ended[token] = outcome
+        self.assertFalse(pool.busy)
+        return ended
+
+    def run_all(self, *commands, parallel=16):
+        ended = self.collect(self.pool_of(commands, parallel))
         self.assertEqual(sorted(ended), list(range(len(commands))))
         return [ended[number] for number in range(len(commands))]
 
@@ -383,22 +391,6 @@ class LooksFromTwoProcesses(Processes):
 
     def look(self, script, timeout=30.0, **more):
         return self.command(script, timeout, is_look=True, **more)
-
-    def pool_of(self, commands, parallel=8):
-        pool = ops.Pool(parallel, ops.Clock().now)
-        for number, command in enumerate(commands):
-            pool.add(command, number)
-        return pool
-
-    def collect(self, pool):
-        ended = {}
-        until = time.monotonic() + 60
-        while pool.busy and time.monotonic() < until:
-            for token, outcome in pool.wait(5.0):
-                self.assertNotIn(token, ended)
-                ended[token] = outcome
-        self.assertFalse(pool.busy)
-        return ended
 
     def pids(self, count):
         """The pids in the file `pids`, once there are so many."""
