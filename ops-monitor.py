@@ -4145,6 +4145,26 @@ class Command(NamedTuple):
     is_look: bool = False  # it asks and changes nothing: a second process may run it, and we once more if that one is lost
 
 
+def caller_environment() -> dict:
+    """The environment as our caller made it.
+
+    Where the locale is C, Python sets LC_CTYPE to UTF-8 for itself and for its children (PEP 538).  Those of a
+    caller that names no locale, as cron, are better off with it; a caller that names C means it.
+    """
+    env = dict(os.environ)
+    if env.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
+        return env
+    try:
+        with open("/proc/self/environ", encoding="utf-8", errors="surrogateescape") as file:
+            given = dict(entry.split("=", 1) for entry in file.read().split("\0") if "=" in entry)
+    except OSError:
+        return env  # macOS: nobody can tell who set it
+    named = {name: given[name] for name in ("LANG", "LC_CTYPE") if given.get(name)}
+    if named:
+        del env["LC_CTYPE"]
+    return {**named, **env}
+
+
 def child_environment(env: dict, home: str, declared: dict) -> dict:
     """The caller's environment, its PATH completed, HOME set, the declared variables last."""
     path = [place for place in env.get("PATH", "/usr/bin:/bin").split(":") if place]
@@ -4902,7 +4922,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
     actions = [(os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)]
     defaults = (*SIGNALS_OF_OURS, signal.SIGHUP)
     try:
-        pid = os.posix_spawn(program, argv, {**os.environ, **mark}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
+        pid = os.posix_spawn(program, argv, {**caller_environment(), **mark}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
         head += f',"pid":{pid},"processStart":"{process_start(pid)}","supervisor":{os.getpid()},"startedAt":{time.time():.3f}'
         write_durably(f"{directory}/run.json", f"{head}}}\n".encode())
     except OSError as error:  # nothing may run that is not on record
@@ -4926,7 +4946,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
 SUPERVISOR = (  # all that its interpreter gets
     reach, find_executable, spawn, quick_output, make_private_dir, open_private, write_all, flush_to_disk, flush_directory, remove_quietly,
     write_durably, try_lock, wait_lock, ring_on_exit, end_one, end_group, process_fields, process_start,
-    trim_log, wait_and_trim, record_end, leave_terminal, supervise,
+    caller_environment, trim_log, wait_and_trim, record_end, leave_terminal, supervise,
 )  # fmt: skip
 SUPERVISOR_START = (
     "import errno,fcntl,marshal,os,select,signal,sys,time;codes,constants,facts=marshal.loads(sys.stdin.buffer.read());"
@@ -6810,7 +6830,7 @@ def usable_config(files: Files, args: Any, last: dict) -> tuple:
 
 def make_site(files: Files, config: Config) -> Site:
     store = Store(files.state_file, Clock(config.monitor.timezone))
-    return Site(config, files.config_file, store, dict(os.environ), files.home, files.dirs)
+    return Site(config, files.config_file, store, caller_environment(), files.home, files.dirs)
 
 
 def called_site(files: Files, config: Config, args: Any) -> Site:

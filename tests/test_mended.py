@@ -806,6 +806,27 @@ class TestSupervisors(Managed):
         os.rmdir(os.path.join(home.job_dir("m"), "run.json.tmp"))
         self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
 
+    @unittest.skipUnless(os.path.exists("/proc/self/environ"), "elsewhere nobody can tell who set LC_CTYPE")
+    def test_a_locale_that_the_caller_names_is_not_changed_for_children(self):
+        home = Installation(self, managed("m", f'echo "${{LC_CTYPE-none}}" > managed; {SLEEP}'), check("c", 'echo "${LC_CTYPE-none}" > checked'))
+        bare = {name: value for name, value in home.env.items() if name not in ("LANG", "LC_ALL", "LC_CTYPE")}
+        pythons = subprocess.run([sys.executable, "-c", "import os; print(os.environ.get('LC_CTYPE', 'none'))"], env=bare, stdout=subprocess.PIPE, text=True)
+        rows = (
+            ({"LANG": "C"}, "none"),
+            ({"LANG": "POSIX", "LC_CTYPE": "C"}, "C"),
+            ({"LC_CTYPE": "C.UTF-8", "LANG": "C"}, "C.UTF-8"),
+            ({"LC_ALL": "C"}, "none"),
+            ({}, pythons.stdout.strip()),  # cron: UTF-8 where Python knows such a locale
+        )
+        for named, expected in rows:
+            with self.subTest(named):
+                for words in (("run", "c"), ("start", "m")):
+                    self.assertEqual(home.real_call(*words, env={**bare, **named}).code, 0)
+                self.wait_for("the job's first line", lambda: home.lines("managed"))
+                self.assertEqual((home.lines("checked"), home.lines("managed")), ([expected], [expected]))
+                self.assertEqual(home.real_call("stop", "m").code, 0)
+                os.remove(os.path.join(home.root, "managed"))
+
     def test_a_mistake_in_the_config_keeps_no_managed_job_running(self):
         home = self.started(managed("m", SLEEP, autoResume=True), long_job("own"))
         good = home.read(home.config_path)
