@@ -1959,7 +1959,7 @@ def tick_argv(python: str, script: str, words: list) -> list:
         return [python, "-I", "-S", script, *words]
     listed = ", ".join(map(python_word, words))
     # append, not insert: the standard library stays first
-    code = f"import sys; sys.path.append({python_word(directory)}); sys.exit(__import__({python_word(stem)}).main([{listed}]))"
+    code = f"import sys; sys.path.append({python_word(directory)}); __import__({python_word(stem)}).run_and_exit([{listed}])"
     return [python, "-I", "-S", "-c", code]
 
 
@@ -2075,7 +2075,7 @@ class Entry(NamedTuple):
     remove: str = "crontab -e"  # what takes it away
 
 
-IMPORT_FORM = r"""__import__\(["']([^"']+)["']\)\.main\(\[\s*["']tick["']([^\]]*)\]"""
+IMPORT_FORM = r"""__import__\(["']([^"']+)["']\)\.(?:main|run_and_exit)\(\[\s*["']tick["']([^\]]*)\]"""
 QUOTED = r"""["']([^"']+)["']"""
 
 
@@ -9075,12 +9075,18 @@ def prepare_process() -> None:
 def main(argv: Optional[list] = None) -> int:
     """Run the command line `argv`; the exit code."""
     prepare_process()
-    code = run_command_line(sys.argv[1:] if argv is None else argv)
-    lost = flush_streams()
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to interrupt but Python's own end
-    return code or lost
+    try:
+        code = run_command_line(sys.argv[1:] if argv is None else argv)
+        lost = flush_streams()
+        return code or lost
+    except Interrupted as end:  # while whoever reads took the last of it
+        return 128 + end.number
+
+
+def run_and_exit(argv: Optional[list] = None) -> None:
+    """`main` as a program.  Python's own end is left out: it takes 5 ms after a big tick, and could be interrupted."""
+    os._exit(main(argv))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

@@ -142,7 +142,7 @@ class Installation(NamedTuple):
         """A tick as a scheduler calls it: a bare interpreter, the script as a module from Python's bytecode cache."""
         words = ["tick", "--config-file", self.config, "--state-file", self.state]
         folder, module = str(self.shop.script.parent), self.shop.script.stem
-        return bare(f"import sys; sys.path.insert(0, {folder!r}); sys.exit(__import__({module!r}).main({words!r}))")
+        return bare(f"import sys; sys.path.insert(0, {folder!r}); __import__({module!r}).run_and_exit({words!r})")
 
     def content(self) -> dict:
         return json.loads(pathlib.Path(self.state).read_text(encoding="utf-8"))

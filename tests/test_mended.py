@@ -1,7 +1,9 @@
 """Cases that a reading with fresh eyes brought to light, kept so that they stay mended."""
 
+import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
 import resource
@@ -682,11 +684,25 @@ class TestExitCodes(unittest.TestCase):
 class TestTheVeryEnd(unittest.TestCase):
     def test_a_signal_while_python_ends_prints_nothing(self):
         program = "import atexit, os, sys; sys.path.append(sys.argv[1]); atexit.register(os.kill, os.getpid(), int(sys.argv[2]))"
-        program += "; sys.exit(__import__('ops-monitor').main(['--version']))"
+        program += "; __import__('ops-monitor').run_and_exit(['--version'])"
         for number in (signal.SIGTERM, signal.SIGINT):
             argv = [sys.executable, "-B", "-c", program, os.path.dirname(ops.__file__), str(int(number))]
             ended = subprocess.run(argv, capture_output=True, check=False)
             self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, f"{ops.VERSION}\n".encode(), b""))
+
+
+    def test_an_interruption_while_a_reader_takes_the_last_of_it_is_an_exit_code(self):
+        class Slow(io.StringIO):
+            def flush(self):
+                raise ops.Interrupted(signal.SIGINT)
+
+        before = [(number, signal.getsignal(number)) for number in ops.ENDING_SIGNALS]
+        try:
+            with contextlib.redirect_stdout(Slow()):
+                self.assertEqual(ops.main(["--version"]), 130)
+        finally:
+            for number, action in before:
+                signal.signal(number, action)
 
 
 class TestFilesNamedLikeSecrets(unittest.TestCase):

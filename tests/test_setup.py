@@ -141,8 +141,8 @@ def stub(test, name, stem="ops-monitor"):
     path = os.path.join(directory, stem + ".py")
     with open(path, "w", encoding="utf-8") as file:
         file.write(
-            "import json, os, sys\ndef main(argv):\n    print(json.dumps([argv, os.environ.get('A'), os.environ.get('B')]))\n"
-            "if __name__ == '__main__':\n    main(sys.argv[1:])\n"
+            "import json, os, sys\ndef run_and_exit(argv):\n    print(json.dumps([argv, os.environ.get('A'), os.environ.get('B')]))\n"
+            "if __name__ == '__main__':\n    run_and_exit(sys.argv[1:])\n"
         )
     return path
 
@@ -331,7 +331,7 @@ class TheCrontabKeepsWhatIsNotOurs(unittest.TestCase):
                 self.assertEqual(ops.merge_crontab(installed, "ops-monitor", ours), installed, "once more changes nothing")
 
     def test_the_lines_are_known_again(self):
-        calling = ops.Calling("ops-monitor", ["python3", "-c", 'x.main(["tick"])'], {}, 60)
+        calling = ops.Calling("ops-monitor", ["python3", "-c", 'x.run_and_exit(["tick"])'], {}, 60)
         lines = ops.cron_lines(calling).encode()
         self.assertEqual(ops.merge_crontab(b"A=1\n" + lines + b"B=2\n", "ops-monitor", b""), b"A=1\nB=2\n")
 
@@ -443,7 +443,7 @@ class Init(unittest.TestCase):
             steps += 1
             for path in filter(os.path.exists, (home.path("net", "tools", "ops-monitor.py"), home.config_path)):
                 with open(path, "rb") as file:
-                    self.assertTrue(file.read().endswith((b"sys.exit(main())\n", b"    }\n  ]\n}\n")), "never half")
+                    self.assertTrue(file.read().endswith((b"    run_and_exit()\n", b"    }\n  ]\n}\n")), "never half")
             self.assertEqual(home.call("init").code, 0)
             self.assertEqual(home.call("validate-config", "--strict").out, "OK: version=1 jobs=2\n")
         self.assertGreater(steps, 15)
