@@ -484,7 +484,7 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, MASK)
-        if not text or text.isdigit():
+        if len(text) < 6 or text.isdigit():  # no pattern is shorter
             return text
         text = re.sub(CREDENTIALS, MASK, text)
         if "PRIVATE KEY-----" in text:  # its beginning was cut off
@@ -2227,8 +2227,11 @@ TICKS_KEPT = 10
 PROGRESS_BYTES = 500  # of a progress object that memory keeps, as JSON
 FACT_TEXT = 160  # letters of a fact that an incident keeps
 
-# Record -> JSON key -> (attribute, its value when absent).
-KEYS: dict = {kind: {camel(name): (name, absent) for name, absent in zip(kind._fields, kind())} for kind in (Memory, Incident, Gate)}
+# Record -> JSON key -> (attribute, type of its value, whether that is the time of a past event).
+KEYS: dict = {
+    kind: {camel(name): (name, type(absent), name.endswith("_at")) for name, absent in zip(kind._fields, kind())} for kind in (Memory, Incident, Gate)
+}
+ABSENT: dict = {kind: kind() for kind in KEYS}
 
 
 def thaw(kind: Any, raw: Any, now: float) -> Any:
@@ -2237,15 +2240,14 @@ def thaw(kind: Any, raw: Any, now: float) -> Any:
     for key, value in object_at(raw).items():
         if key not in known:
             continue
-        name, absent = known[key]
-        wanted = type(absent)
+        name, wanted, is_event = known[key]
         if wanted is float and type(value) in (int, float) and abs(value) < 1e15:  # NaN is not
-            value = float(value)
+            value = min(float(value), now) if is_event else float(value)
         elif wanted is float or type(value) is not wanted:
             continue
-        if name == "incidents":
+        elif name == "incidents":
             value = {about: thaw(Incident, item, now) for about, item in value.items() if isinstance(item, dict)}
-        values[name] = min(value, now) if name.endswith("_at") else value
+        values[name] = value
     return kind(**values)
 
 
@@ -2253,11 +2255,14 @@ def freeze(record: Any, raw: Any = None) -> dict:
     """The JSON object of a record: what differs from absent, and keys of `raw`, its last one, that we do not know."""
     known, raw = KEYS[type(record)], object_at(raw)
     made = {key: item for key, item in raw.items() if key not in known}
-    for (key, (name, absent)), item in zip(known.items(), record):
-        if item is not absent and item != absent:
-            if name == "incidents":
-                item = {about: freeze(incident, object_at(raw, key).get(about)) for about, incident in item.items()}
-            made[key] = round(item, 3) if type(item) is float else item
+    for key, item, absent in zip(known, record, ABSENT[type(record)]):
+        if item is absent or item == absent:
+            continue
+        if type(item) is float:
+            item = round(item, 3)
+        elif key == "incidents":
+            item = {about: freeze(incident, object_at(raw, key).get(about)) for about, incident in item.items()}
+        made[key] = item
     return made
 
 
@@ -2545,6 +2550,7 @@ def redacted(phrase: Optional[Phrase], redact: Redactor) -> Optional[Phrase]:
 
 
 STATUS_LIMIT = 1 << 20  # bytes of a status answer
+AS_WRITTEN = json.JSONDecoder(parse_float=Written.read, parse_constant=Written.read)  # reads JSON whose numbers keep their form
 
 
 def status_answer(outcome: Outcome) -> Any:
@@ -2552,7 +2558,7 @@ def status_answer(outcome: Outcome) -> Any:
     if outcome.out_size > STATUS_LIMIT:
         return Phrase("status.large")
     try:
-        answer = json.loads(outcome.out.decode("utf-8-sig"), parse_float=Written.read, parse_constant=Written.read)
+        answer = AS_WRITTEN.decode(outcome.out.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return Phrase("status.utf8")
     except (ValueError, RecursionError):
@@ -5005,7 +5011,7 @@ def read_progress(directory: str) -> tuple:
     """(answer fields, Phrase or None) from the job's progress file; anything but an object is said."""
     try:
         raw = read_file(f"{directory}/progress.json", PROGRESS_LIMIT)
-        progress = json.loads(raw.decode("utf-8-sig"), parse_float=Written.read, parse_constant=Written.read)
+        progress = AS_WRITTEN.decode(raw.decode("utf-8-sig"))
         if not isinstance(progress, dict):
             raise ValueError
         named = {key: progress.pop(key) for key in ("progressKey", "level", "message", "waiting") if key in progress}
