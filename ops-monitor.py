@@ -1502,12 +1502,13 @@ def read_jobs(items: list, defaults: dict, problems: list) -> tuple:
 
 def cross_check(jobs: dict, broken: dict, problems: list) -> None:
     """Take out jobs whose `after` is wrong, then the writes whose verification that leaves out."""
-    looping = in_cycles(jobs)
+    linked = [job for job in jobs.values() if job.after or job.kind == WRITE]
+    looping = in_cycles(jobs) if linked else []
     noted: dict = {}  # job id -> its problems; those of the last round count
     before = -1
     while len(broken) != before:
         before = len(broken)
-        for job in list(jobs.values()):
+        for job in [job for job in linked if job.id in jobs]:
             mine = noted[job.id] = list(after_problems(job, jobs, broken))
             if job.id in looping:
                 mine.append(Problem(("jobs", job.index, "after"), "forms a cycle through " + ", ".join(looping[:5])))
@@ -3972,8 +3973,7 @@ class Store:
         self.path = path
         self.clock = clock
         self.on_lost: Callable[[State, str], None] = lambda state, aside: None  # told inside the transaction that moved an unreadable file aside
-        self.known: tuple = ((), "")  # signature of the file as last seen, and its text
-        self.viewed: Any = ((), None)  # the same of the State that was read to look at, and that State
+        self.seen: Any = ((), None, "")  # the file as last read or written: its signature, the State in it, its text (None: unreadable)
         self.stem = path.removesuffix(".json")
         self.history_path = self.stem + ".history.jsonl"
 
@@ -4011,15 +4011,10 @@ class Store:
             return 0.0
 
     def view(self) -> State:
-        """The state as it is now, to look at.  An unreadable one looks empty."""
-        try:
-            signature = self._signature()
-        except OSError:
-            signature = ()
-        if not signature or signature != self.viewed[0]:
-            self.viewed = (signature, self._load()[0])
-        self.viewed[1].now = self.clock.now().at
-        return self.viewed[1]
+        """The state as it is now, to look at until the next change.  An unreadable one looks empty."""
+        state = self._load()[0]
+        state.now = self.clock.now().at
+        return state
 
     def change(self, *applies: Callable[[State], Any]) -> list:
         """Apply functions to the state in one transaction; their results, once it is durable.
@@ -4031,12 +4026,13 @@ class Store:
             path = self.lock_path("state")
             raise BusyError(f"another process has held {path} for {STATE_LOCK_WAIT:g} s", f"lsof {path}")
         with lock:
-            state, before = self._load()
+            known, before = self._load()
+            self.seen = ((), None, "")  # what fails half-way is read again
+            state = State(known.raw, self.clock.now().at, known.is_migrated)
             if before is None:
                 self._move_aside(state)
             results = [apply(state) for apply in applies]
             self._save(state, before or "")
-            self.viewed = self.known[0], state
             if state.history:
                 self._append_history(state.history)
             return results
@@ -4059,17 +4055,19 @@ class Store:
     def _load(self) -> tuple:
         """(state, text of the file); an unreadable file gives an empty state and no text."""
         now = self.clock.now().at
+        signature: tuple = ()
         try:
             signature = self._signature()
-            if signature != self.known[0]:
-                self.known = (signature, read_file(self.path).decode("utf-8"))
-            return read_state(self.known[1], now), self.known[1]
+            if signature != self.seen[0]:
+                text = read_file(self.path).decode("utf-8")
+                self.seen = (signature, read_state(text, now), text)
         except FileNotFoundError:
-            return State({"version": STATE_VERSION}, now), ""
+            self.seen = ((), State({"version": STATE_VERSION}, now), "")
         except OSError as error:
             raise self._trouble("read", self.path, error) from None
         except ValueError:
-            return State({"version": STATE_VERSION, "recoveredAt": now}, now), None
+            self.seen = (signature, State({"version": STATE_VERSION, "recoveredAt": now}, now), None)
+        return self.seen[1:]
 
     def is_unreadable(self) -> bool:
         """Whether the file holds no state, so that what is shown of it is empty."""
@@ -4092,21 +4090,24 @@ class Store:
 
     def _save(self, state: State, before: str) -> None:
         """Write the state unless nothing but the time of saving would change."""
-        state.raw.pop("savedAt", None)
-        text = json.dumps(state.raw, ensure_ascii=False, separators=(",", ":"))
+        raw = {key: value for key, value in state.raw.items() if key != "savedAt"}
+        text = json.dumps(raw, ensure_ascii=False, separators=(",", ":"))
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate in a key that is not ours
-            text = json.dumps(state.raw, separators=(",", ":"))
+            text = json.dumps(raw, separators=(",", ":"))
         unsaved = text[:-1] + ',"savedAt":'  # `version` at least stands before it
-        if before.startswith(unsaved):
-            return
-        text = f"{unsaved}{round(state.now, 3)}}}"
         try:
-            if state.is_migrated and not os.path.exists(self.path + ".v1-backup"):
-                write_durably(self.path + ".v1-backup", before.encode("utf-8"))
-            write_durably(self.path, text.encode("utf-8"))
-            self.known = (self._signature(), text)
+            if before.startswith(unsaved):
+                text = before
+            else:
+                state.raw["savedAt"] = round(state.now, 3)
+                text = f"{unsaved}{state.raw['savedAt']}}}"
+                if state.is_migrated and not os.path.exists(self.path + ".v1-backup"):
+                    write_durably(self.path + ".v1-backup", before.encode("utf-8"))
+                write_durably(self.path, text.encode("utf-8"))
+                state.is_migrated = False
+            self.seen = (self._signature(), state, text)
         except OSError as error:
             raise self._trouble("write", self.path, error) from None
 

@@ -738,20 +738,16 @@ class TheOutbox(Case):
 
 # A tick in a process that prints which files it opens and whom it calls.
 WITNESS = """
-import sys
-seen = []
+import os, sys
 def witness(event, args):
     if event == "open" and isinstance(args[0], str):
-        seen.append("open " + args[0])
+        os.write(1, f"open {args[0]}\\n".encode())
     elif event in ("socket.connect", "socket.getaddrinfo"):
-        seen.append(event + " " + repr(args[1] if event == "socket.connect" else args[:2]))
+        os.write(1, f"{event} {args[1] if event == 'socket.connect' else args[:2]!r}\\n".encode())
 sys.addaudithook(witness)
 sys.argv = sys.argv[1:]
 import runpy
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    sys.stdout.write("\\n".join(seen))
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
