@@ -4827,12 +4827,13 @@ def find_schedulers(root: str, home: str, crontab: str) -> list:
 # Managed jobs: a small supervisor runs the work, and its records answer the status contract.
 #
 # In the job's directory: `run.lock` (held by supervisor and job as an inherited descriptor),
-# `run.json` (what runs, later how it ended), `stopped` (the run that was asked to end: its exit 0 is a
+# `run.json` (what runs, later how it ended), `stopped` (the run that `stop` asked to end: its exit 0 is a
 # pause, not its completion), `run.log`, `progress.json`, `checkpoint/`.  An exit record wins; else the
 # job runs while the lock is held or while the recorded process (pid + start + boot) lives; else it
 # stopped.  Nothing is guessed from a pid alone.
 
 LOG_LIMIT, LOG_KEPT = 8 << 20, 4 << 20  # of run.log; a flood may pass the limit between two looks
+SHUTDOWN_TIME = 2 * MINUTE  # systemd and launchd give less to what they have asked to end
 PROGRESS_LIMIT = 64 << 10
 
 
@@ -4892,14 +4893,20 @@ def record_end(directory: str, record: bytes) -> None:
             pause = min(30.0, 2 * pause)
 
 
-def leave_terminal() -> None:
-    """Go on in a session of its own, with nothing on descriptors 0 to 2; only KILL ends it."""
+def leave_terminal() -> list:
+    """Go on in a session of its own, with nothing on descriptors 0 to 2; only KILL ends it.
+
+    Each TERM puts its time (monotonic) on the list: a machine that shuts down sends one to everybody, the job included.
+    """
     os.setsid()
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    asked_at: list = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked_at.append(time.monotonic()))
+    return asked_at
 
 
 def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -> None:
@@ -4923,7 +4930,7 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
         answer = os.read(source, 4096)
         os.write(2, answer[1:])
         os._exit({b"+": 0, b"?": 127}.get(answer[:1], 126))
-    leave_terminal()
+    asked_at = leave_terminal()
     os.set_inheritable(lock, True)  # the one child that is made is the job
     bell, _ = ring_on_exit()
     actions = [(os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)]
@@ -4946,7 +4953,8 @@ def supervise(directory: str, program: str, argv: list, mark: dict, head: str) -
             time.sleep(0.2)
     except OSError:
         pass  # nothing is left
-    record_end(directory, f'{head},"exitCode":{code},"endedAt":{time.time():.3f}}}\n'.encode())
+    was_asked = any(time.monotonic() - at < SHUTDOWN_TIME for at in asked_at)
+    record_end(directory, f'{head},"exitCode":{code},"wasAsked":{"true" if was_asked else "false"},"endedAt":{time.time():.3f}}}\n'.encode())
     os._exit(0)
 
 
@@ -4964,7 +4972,7 @@ SUPERVISOR_START = (
 def supervisor_command(job_id: str, cwd: str, env: dict, timeout: float, **facts: Any) -> Command:
     """The command that launches a managed job and returns once it runs; the facts are what `supervise` takes."""
     codes = [function.__code__ for function in SUPERVISOR]
-    constants = {"LOG_LIMIT": LOG_LIMIT, "LOG_KEPT": LOG_KEPT, "SIGNALS_OF_OURS": [*map(int, SIGNALS_OF_OURS)]}
+    constants = {"LOG_LIMIT": LOG_LIMIT, "LOG_KEPT": LOG_KEPT, "SHUTDOWN_TIME": SHUTDOWN_TIME, "SIGNALS_OF_OURS": [*map(int, SIGNALS_OF_OURS)]}
     argv = [sys.executable or "python3", "-I", "-S", "-c", SUPERVISOR_START, "ops-monitor-supervisor", job_id]
     return Command(argv, cwd, env, timeout, stdin=marshal.dumps((codes, constants, facts)))
 
@@ -4982,6 +4990,7 @@ class Run(NamedTuple):
     pid: int = 0
     process_start: str = ""
     exit_code: Optional[int] = None  # negative: the signal that ended it; None: it runs, or nobody could write down how it ended
+    was_asked: bool = False  # its supervisor was asked to end shortly before: the machine shut down, or everything of this user ended
 
 
 def read_run(directory: str) -> Optional[Run]:
@@ -5028,7 +5037,7 @@ def read_progress(directory: str) -> tuple:
 def was_stopped(directory: str, run: Run) -> bool:
     """Whether this run was asked to end: many save their work then, and exit 0."""
     try:
-        return read_file(f"{directory}/stopped", 100) == run.run.encode()
+        return run.was_asked or read_file(f"{directory}/stopped", 100) == run.run.encode()
     except OSError:
         return False
 
@@ -5037,6 +5046,8 @@ def stop_words(run: Run, boot: str) -> str:
     """How a run that is not alive ended, in the words of the status contract."""
     if run.exit_code is None:
         return "lost: machine restarted" if run.boot != boot else "lost: exit code unknown"
+    if run.exit_code == 0:
+        return "asked to end, exit 0"
     return f"killed by {signal_name(-run.exit_code)}" if run.exit_code < 0 else f"exit {run.exit_code}"
 
 
@@ -8174,10 +8185,15 @@ def history_line(site: Site, item: dict, job_columns: int, width: int) -> str:
     AS_JSON,
     TRUST,
     example="history nightly-index --since 2d",
+    wants_site=False,
 )
-def do_history(site: Site, args: Any) -> int:
+def do_history(files: Files, args: Any) -> int:
     """What happened: starts, runs, approvals, incidents, messages."""
-    if args.job and args.job not in site.store.view().jobs:
+    config, problem = usable_config(files, args, {})
+    site = open_site(files, config, args)
+    if problem:
+        warn(f"warning: {problem}")
+    elif args.job and args.job not in site.store.view().jobs:
         find_job(site, args.job)  # or the nearest name is said
     since = site.clock.now().at - args.since
     items = [item for item in history_records(site.store.history_path) if item["at"] >= since and args.job in (None, item.get("job"))]

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 from tests import ops
 from tests.botapi import TOKEN
@@ -507,6 +508,15 @@ class TestTicks(unittest.TestCase):
 
 
 class TestWords(unittest.TestCase):
+    def test_a_mistake_in_the_config_hides_no_history(self):
+        home = Installation(self, check("disk", "exit 3"))
+        home.call("run", "disk")
+        home.put(home.config_path, "{")
+        for argv in (["history"], ["history", "disk"]):
+            result = home.call(*argv)
+            self.assertRegex(result.err, r"\Awarning: \S+ops-jobs\.json:1:\d+: error: [^\n]*\n\Z")
+            self.assertEqual((result.code, "exit code 3" in result.out), (0, True))
+
     def test_a_history_of_nobody_names_the_nearest(self):
         result = Installation(self, check("disk", "true")).call("history", "dsik")
         self.assertEqual(result.code, 2)
@@ -893,6 +903,30 @@ class TestSupervisors(Managed):
         self.start(home, "m")
         self.wait_for("its second line", lambda: home.lines("resumes") == ["0", "1"])
         self.assertTrue(os.path.exists(os.path.join(home.job_dir("m"), "checkpoint", "kept")))
+
+    def test_a_job_that_exits_0_when_the_machine_shuts_down_goes_on_afterwards(self):
+        work = 'echo "$OPS_RESUME" >> resumes; trap "exit 0" TERM'
+        job = {**managed("m", f"{work}; {SLEEP}", autoResume=True), "after": [{"jobId": "c"}]}
+        home = Installation(self, job, check("c", "echo x >> after"))
+        self.start(home, "m")
+        self.wait_for("its first line", lambda: home.lines("resumes"))
+        record = self.run_record(home, "m")
+        for pid in (record["pid"], record["supervisor"]):  # as a machine that shuts down does
+            os.kill(pid, signal.SIGTERM)
+        self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+        self.assertEqual(self.status(home, "m")["stopReason"], "asked to end, exit 0")
+        home.tick()
+        self.wait_for("its second line", lambda: home.lines("resumes") == ["0", "1"])
+        self.assertEqual((home.told_with("COMPLETED"), home.lines("after"), len(home.told_with("AUTORUN"))), ([], [], 1))
+
+    def test_a_completion_long_after_somebody_signalled_the_supervisor_is_one(self):
+        with mock.patch.object(ops, "SHUTDOWN_TIME", 0.0):
+            home = self.started(managed("m", "echo x > begun; while [ ! -e go ]; do sleep 0.05; done; exit 0"))
+        os.kill(self.run_record(home, "m")["supervisor"], signal.SIGTERM)
+        home.put("go", "")
+        self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+        home.tick()
+        self.assertEqual(len(home.told_with("COMPLETED")), 1)
 
     def test_what_left_the_group_is_asked_to_end_once_its_leader_has(self):
         worker = "trap 'echo asked > ended; exit' TERM; echo here > worker; while :; do sleep 0.05; done"
