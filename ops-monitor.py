@@ -6281,6 +6281,13 @@ def last_receiver(site: Site) -> dict:
     }  # fmt: skip
 
 
+def wake_outbox(state: State) -> None:
+    """The receiver works again: what waited for that goes now."""
+    for entry in state.outbox:
+        if entry.pop("refusedBy", None) or entry.get("tries"):
+            entry["notBefore"] = min(entry["notBefore"], state.now)
+
+
 def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
     """Take out what was confirmed; date what was not."""
     for entry in state.outbox:
@@ -6292,9 +6299,7 @@ def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
             state.raw["receiver"] = last_receiver(site)
         if message.counted:
             state.raw["dropped"] = max(0, dropped_count(state) - message.counted)
-        for entry in state.outbox:  # it works again: what waited for that goes now
-            if entry.pop("refusedBy", None) or entry.get("tries"):
-                entry["notBefore"] = min(entry["notBefore"], state.now)
+        wake_outbox(state)
     elif sent.result != "later":
         postpone(state, message, sent, site.receiver)
         state.record("not delivered", error=sent.detail, result=sent.result)
@@ -8669,7 +8674,9 @@ def examine_test(patient: Patient) -> Iterator[Health]:
         sent = Driver(site).finish(SENDERS[way](site, receiver, Message(text, False, ())))
         words = f"by {way} to {receiver.chat or 'your command'}: {sent.result.replace('_', ' ')}"
         if sent.result == "sent":
-            yield Health("ok", words)
+            was_tried = any(entry.get("refusedBy") or entry.get("tries") for entry in patient.state.outbox)
+            is_awake = was_tried and not site.store.attempt(wake_outbox)
+            yield Health("ok", words + ("; what waited for that goes with the next tick" if is_awake else ""))
             return
         more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]

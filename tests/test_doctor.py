@@ -679,6 +679,18 @@ class TheTestMessage(Checkup):
         self.only(report, "fail", "test message", "by api", "unknown: 500 Internal Server Error")
         self.assertEqual(len(report.of("test message")), 1)
 
+    def test_what_was_refused_before_goes_with_the_next_tick(self):
+        patient, bot = self.patient(refusal(403, "Forbidden: bot was blocked by the user"))
+        patient.put({"text": "an alert that waits"})
+        patient.tick()
+        self.assertGreater(patient.state["outbox"][0]["notBefore"], time.time() + 3600)
+        patient.tick()
+        self.assertEqual(len(bot.requests), 1)
+        report = patient.doctor("--send-test")  # the person has let the bot in again
+        self.assertIn("sent; what waited for that goes with the next tick", report.of("test message")[0].facts)
+        patient.tick()
+        self.assertEqual((patient.state["outbox"], "an alert that waits" in bot.requests[-1].text), ([], True))
+
     def test_by_a_command(self):
         patient = Patient(self)
         heard = os.path.join(patient.work, "heard")
