@@ -7867,16 +7867,16 @@ def do_enqueue(site: Site, args: Any) -> int:
 # ---- ack, mute, unmute
 
 
-def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory, float], dict]) -> Memory:
-    """Apply a person's word to a job's memory: `change` gives what becomes different; the new memory."""
+def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory, float], dict]) -> tuple:
+    """Apply a person's word to a job's memory: `change` gives what becomes different; (memory before, after)."""
     find_job(site, job_id)
 
-    def apply(state: State) -> Memory:
-        memory = state.memory(job_id)
-        memory = memory._replace(**change(memory, state.now))
-        state.remember(job_id, memory)
+    def apply(state: State) -> tuple:
+        before = state.memory(job_id)
+        after = before._replace(**change(before, state.now))
+        state.remember(job_id, after)
         state.record(event, job_id, who=who_asks())
-        return memory
+        return before, after
 
     return site.store.change(apply)[0]
 
@@ -7885,15 +7885,13 @@ def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory,
 def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
-    kinds: list = []
-
     def acked(memory: Memory, now: float) -> dict:
         opened = {kind: incident._replace(acked_at=now) for kind, incident in open_incidents(memory)}
-        kinds[:] = opened
         return {"incidents": {kind: incident for kind, incident in {**memory.incidents, **opened}.items() if kind != "blocked"}}
 
-    change_memory(site, args.job, "ack", acked)
-    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=", ".join(site.say("topic." + kind) for kind in kinds))
+    before, _ = change_memory(site, args.job, "ack", acked)
+    kinds = [site.say("topic." + kind) for kind, _ in open_incidents(before)]
+    return conclude(site, "acked" if kinds else "ack.none", job=args.job, kinds=", ".join(kinds))
 
 
 @typed(
@@ -7905,7 +7903,7 @@ def do_ack(site: Site, args: Any) -> int:
 )
 def do_mute(site: Site, args: Any) -> int:
     """Hold all messages of a job for a while; they are counted and summed up at the end."""
-    memory = change_memory(site, args.job, "mute", lambda memory, now: {"muted_at": now, "muted_for": args.duration})
+    _, memory = change_memory(site, args.job, "mute", lambda memory, now: {"muted_at": now, "muted_for": args.duration})
     return conclude(site, "mute.done", job=args.job, time=site.clock.text(memory.muted_at + memory.muted_for))
 
 
