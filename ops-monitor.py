@@ -7313,19 +7313,12 @@ def print_trouble(site: Site, kind: str, phrase: Optional[Phrase], loud: bool, *
 AFTER_TICK_TIMEOUT = 10.0
 
 
-def call_after_tick(site: Site) -> Flow:
-    """Run monitor.afterTick; why it failed, or None."""
-    outcome = yield own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)
-    phrase = outcome_phrase(outcome)
-    words = last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
-    return phrase and Phrase("after_tick", {"why": site.words(phrase) + (words and f": {words}")})
-
-
 def after_tick(site: Site, driver: Driver, loud: bool) -> None:
     """Let an outside dead-man's switch know that this tick was good.  It cannot make a good tick a bad one."""
-    phrase = driver.finish(call_after_tick(site))
-    words = site.words(phrase) if phrase else ""
-    print_trouble(site, "after_tick", phrase, loud, f"warning: {words}", f"help: see monitor.afterTick in {site.config_file}")
+    outcome = driver.finish(asking(own_command(site, site.config.monitor.after_tick, AFTER_TICK_TIMEOUT, {}, is_strict=True)))
+    failure, words = outcome_phrase(outcome), last_lines(site.redact.read(outcome.err) or site.redact.read(outcome.out), 1, 160)
+    phrase = failure and Phrase("after_tick", {"why": site.words(failure) + (words and f": {words}")})
+    print_trouble(site, "after_tick", phrase, loud, f"warning: {phrase and site.words(phrase)}", f"help: see monitor.afterTick in {site.config_file}")
 
 
 def print_report(site: Site) -> None:
@@ -7343,16 +7336,15 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     if site.printed is not None:
         return code
     delivered = driver.finish(deliver(site))
-    if not delivered.is_elsewhere:
-        phrase = Phrase("undelivered", {"problem": delivered.problem}) if delivered.problem else None
-        words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
-        print_trouble(site, "delivery", phrase, loud, words, f"help: {delivered.advice}")
+    if delivered.is_elsewhere:
+        return code
+    phrase = Phrase("undelivered", {"problem": delivered.problem}) if delivered.problem else None
+    words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
+    print_trouble(site, "delivery", phrase, loud, words, f"help: {delivered.advice}")
     code = code or (UNDELIVERED if delivered.left else DONE)
-    if code == DONE and not delivered.is_elsewhere and site.config.monitor.after_tick:
+    if code == DONE and site.config.monitor.after_tick:
         after_tick(site, driver, loud)
     return code
-
-
 
 
 def other_config(site: Site, state: State) -> str:
