@@ -6755,9 +6755,9 @@ CONFIG_FILE = option("--config-file", default="", metavar="PATH", help="default:
 STATE_FILE = option("--state-file", default="", metavar="PATH", help="default: net/state/ops-monitor.json in OpenClaw's state dir")
 
 
-def put(lines: Iterable[str], stream: Any = None) -> None:
+def put(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line, file=stream)
+        print(line)
 
 
 def indented(text: str, margin: str) -> str:
@@ -7635,11 +7635,11 @@ def stop_by_pid(site: Site, job: Any) -> Flow:
     if look.state == UNKNOWN:
         words = site.words(look.problem or Phrase("status.json"))
         raise OpsError(site.say("stop.unknown", job=job.id, why=words), site.advise("status", job.id))
-    began = process_start(look.pid) if look.state == RUNNING and look.pid not in (0, os.getpid(), os.getppid()) else ""
-    if not began:
-        if look.state == RUNNING:
-            raise OpsError(site.say("stop.no_pid", job=job.id), site.advise("status", job.id))
+    if look.state != RUNNING:
         return False
+    began = process_start(look.pid) if look.pid not in (0, os.getpid(), os.getppid()) else ""
+    if not began:
+        raise OpsError(site.say("stop.no_pid", job=job.id), site.advise("status", job.id))
     end_one(look.pid, signal.SIGTERM)
     until = time.monotonic() + job.policy.stop_timeout_seconds
     while process_start(look.pid) == began and not is_zombie(look.pid):
@@ -8119,8 +8119,7 @@ def known_lines(site: Site, row: Row) -> list:
 def rule_lines(site: Site, row: Row) -> list:
     """What a tick at this moment would decide, and why."""
     job, memory = row.job, row.memory
-    is_quiet = is_muted(memory, site.clock.now())
-    lines = [reason_text(site, Reason("muted", memory.muted_at + memory.muted_for))] if is_quiet else []
+    lines = [reason_text(site, Reason("muted", memory.muted_at + memory.muted_for))] if is_muted(memory, site.clock.now()) else []
     if job.kind == LONG_READ and not job.enabled:
         return [*lines, site.say("explain.disabled")]
     if row.decision:
