@@ -6698,8 +6698,8 @@ def run_write(site: Site, job: Any, verify: bool) -> Flow:
 
 
 # ==== COMMANDS ===========================================================
-# What a person can type.  To add a command is to add one decorated function: its docstring is its
-# help, the decorator says what it takes.  Commands print; everything else returns values.
+# What a person can type.  To add a command is to add one decorated function, do_NAME: its docstring is
+# its help, the decorator says what it takes.  Commands print; everything else returns values.
 
 
 class CommandRow(NamedTuple):
@@ -6717,10 +6717,11 @@ def option(*flags: str, **settings: Any) -> tuple:
     return flags, settings
 
 
-def typed(name: str, *options: tuple, example: str = "", wants_site: bool = True) -> Callable:
-    """Register a function as a command."""
+def typed(*options: tuple, example: str = "", wants_site: bool = True) -> Callable:
+    """Register do_NAME as the command NAME."""
 
     def register(function: Callable) -> Callable:
+        name = function.__name__.partition("_")[2].replace("_", "-")
         COMMANDS[name] = CommandRow(function, options, example or name, wants_site)
         return function
 
@@ -6937,7 +6938,6 @@ def missing_things(site: Site) -> Iterator[Problem]:
 
 
 @typed(
-    "validate-config",
     flag("--strict", "warnings count as errors"),
     TRUST,
     example="validate-config --config-file ./ops-jobs.json",
@@ -6958,7 +6958,7 @@ def do_validate_config(files: Files, args: Any) -> int:
     return DONE
 
 
-@typed("schema", example="schema > ops-jobs.schema.json", wants_site=False)
+@typed(example="schema > ops-jobs.schema.json", wants_site=False)
 def do_schema(files: Files, args: Any) -> int:
     """Print the JSON Schema of the config."""
     print(json.dumps(config_schema(), indent=2, ensure_ascii=False))
@@ -7056,7 +7056,7 @@ def install_script(site: Site, path: str, upgrade: bool) -> bool:
     return there == data or upgrade
 
 
-@typed("init", flag("--upgrade", "replace the installed script by this one; the old one stays beside it"), wants_site=False)
+@typed(flag("--upgrade", "replace the installed script by this one; the old one stays beside it"), wants_site=False)
 def do_init(files: Files, args: Any) -> int:
     """Make the directories, copy this script there, write a config to start with.  Overwrites nothing."""
     script = f"{files.dirs.ours_dir}/net/tools/ops-monitor.py"
@@ -7221,7 +7221,6 @@ def remove_schedule(site: Site, calling: Calling, kinds: list) -> int:
 
 
 @typed(
-    "schedule",
     option("what", choices=("install", "print", "remove"), help="let the scheduler call tick; show what install would write; end it"),
     option("--every", type=seconds_argument, default=MINUTE, metavar="S", help="how often: 60, 5m, 1h; default: 60"),
     option("--kind", choices=("systemd", "launchd", "cron"), help="default: the one that calls it already, else what this machine has"),
@@ -7490,7 +7489,6 @@ def dry_tick(site: Site) -> int:
 
 
 @typed(
-    "tick",
     flag("--print-only", "print the report instead of sending it"),
     flag("--dry-run", "look, print what would be done and why; write and send nothing"),
     TARGET,
@@ -7598,7 +7596,6 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
 
 
 @typed(
-    "start",
     JOB,
     ALLOW_RISK,
     flag("--fresh", "managed: begin anew; the old checkpoint is kept aside"),
@@ -7677,7 +7674,7 @@ def stop_orphan(site: Site, job_id: str, patience: float) -> Flow:
     return (yield from end_managed(site, job_id, patience)), trouble
 
 
-@typed("stop", JOB, TIMEOUT, TRUST, example="stop nightly-index", wants_site=False)
+@typed(JOB, TIMEOUT, TRUST, example="stop nightly-index", wants_site=False)
 def do_stop(files: Files, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
     config, problem = usable_config(files, args, {})
@@ -7713,7 +7710,6 @@ def run_by_hand(site: Site, job: Any) -> Flow:
 
 
 @typed(
-    "run",
     JOB,
     flag("--dry-run", "print what would be run; run nothing"),
     flag("--verify", "writes: run the verification too, exit by its result"),
@@ -7799,7 +7795,6 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
 
 
 @typed(
-    "approve",
     JOB,
     flag("--show", "print the plan and its digest; approve nothing"),
     option("--digest", default="", metavar="HEX", help="approve exactly the plan with this digest, without a terminal"),
@@ -7824,7 +7819,7 @@ def do_approve(site: Site, args: Any) -> int:
         raise
 
 
-@typed("revoke", JOB, example="revoke prune-backups")
+@typed(JOB, example="revoke prune-backups")
 def do_revoke(site: Site, args: Any) -> int:
     """End the approval of a write."""
     job = find_write(site, args.job)
@@ -7840,7 +7835,6 @@ def do_revoke(site: Site, args: Any) -> int:
 
 
 @typed(
-    "enqueue",
     JOB,
     option("--delay", type=seconds_argument, default=0.0, metavar="S", help="not before this long from now: 90, 15m, 2h"),
     TRUST,
@@ -7873,7 +7867,7 @@ def change_memory(site: Site, job_id: str, event: str, change: Callable[[Memory,
     return site.store.change(apply)[0]
 
 
-@typed("ack", JOB, TRUST, example="ack nightly-index")
+@typed(JOB, TRUST, example="ack nightly-index")
 def do_ack(site: Site, args: Any) -> int:
     """End the reminders of a job's open incidents until they change."""
 
@@ -7887,7 +7881,6 @@ def do_ack(site: Site, args: Any) -> int:
 
 
 @typed(
-    "mute",
     JOB,
     option("--for", dest="duration", type=seconds_argument, default=HOUR, metavar="S", help="how long: 90, 15m, 2h; default: 1h"),
     TRUST,
@@ -7899,7 +7892,7 @@ def do_mute(site: Site, args: Any) -> int:
     return conclude(site, "mute.done", job=args.job, time=site.clock.text(memory.muted_at + memory.muted_for))
 
 
-@typed("unmute", JOB, TRUST, example="unmute nightly-index")
+@typed(JOB, TRUST, example="unmute nightly-index")
 def do_unmute(site: Site, args: Any) -> int:
     """End a mute now; the next look sums up what was held."""
 
@@ -8082,7 +8075,7 @@ def status_lines(site: Site, state: State, rows: list) -> list:
     return lines + [part for note in notes for part in folded(note, max(width, 40), "  ")]
 
 
-@typed("status", SOME_JOB, AS_JSON, TRUST, example="status --json")
+@typed(SOME_JOB, AS_JSON, TRUST, example="status --json")
 def do_status(site: Site, args: Any) -> int:
     """Look at the jobs and show them.  Sends nothing, writes nothing."""
     rows = look_around(site, [find_job(site, args.job)] if args.job else list(site.config.jobs.values()))
@@ -8133,7 +8126,7 @@ def rule_lines(site: Site, row: Row) -> list:
     return [*lines, words, *notes, site.say("help.next", command=gate_advice(site, job, reason))]
 
 
-@typed("explain", JOB, TRUST, example="explain nightly-index")
+@typed(JOB, TRUST, example="explain nightly-index")
 def do_explain(site: Site, args: Any) -> int:
     """What is known of a job, which rule decided what and why, and what happens next."""
     row = look_around(site, [find_job(site, args.job)])[0]
@@ -8173,7 +8166,6 @@ def history_line(site: Site, item: dict, job_columns: int, width: int) -> str:
 
 
 @typed(
-    "history",
     SOME_JOB,
     option("--since", type=seconds_argument, default=DAY, metavar="S", help="how far back: 90, 15m, 2d; default: 1d"),
     AS_JSON,
@@ -8198,7 +8190,6 @@ def do_history(files: Files, args: Any) -> int:
 
 
 @typed(
-    "logs",
     JOB,
     option("-n", type=line_count, default=40, metavar="N", help="lines from the end; default: 40"),
     option("-f", "--follow", action="store_true", help="go on as the log grows"),
@@ -8359,7 +8350,7 @@ def check_gate(directory: str) -> Iterator[str]:
 SELFTESTS = (check_decisions, check_texts, check_clocks, check_locks, check_writes, check_state, check_processes, check_gate)
 
 
-@typed("selftest", wants_site=False)
+@typed(wants_site=False)
 def do_selftest(files: Files, args: Any) -> int:
     """Check this installation offline: locks, durable writes, process groups, clocks, decision rules, state file."""
     import tempfile
@@ -8788,7 +8779,6 @@ def next_step(found: list, site: Site) -> str:
 
 
 @typed(
-    "doctor",
     flag("--send-test", "send one silent test message, and say what came back"),
     flag("--online", "ask the Bot API whether it knows the token and the chat"),
     TARGET,
@@ -8914,7 +8904,7 @@ def play_write(site: Site, prune: Any) -> None:
     Driver(site).finish(run_write(site, prune, verify=True))
 
 
-@typed("demo", wants_site=False)
+@typed(wants_site=False)
 def do_demo(files: Files, args: Any) -> int:
     """Show the main job at work, with real processes, in a temporary directory; nothing is sent."""
     import tempfile
