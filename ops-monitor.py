@@ -701,7 +701,7 @@ MESSAGES = {
     "revoked": ("revoked: {job}", "已撤销：{job}"),
     "revoke.none": ("nothing to revoke: {job} is not approved", "没有可撤销的：{job} 未被批准"),
     "code.message": ("One-time code to approve {job}: {code}\nIt holds for 15 minutes. Give it only to whoever should run exactly what stands below.", "批准 {job} 的一次性验证码：{code}\n有效期 15 分钟。只把它交给你希望执行下列操作的人。"),
-    "code.sent": ("a one-time code was sent to the person; it holds for 15 minutes: approve {job} --digest HEX --code CODE", "验证码已发送给主人，有效期 15 分钟：approve {job} --digest HEX --code CODE"),
+    "code.sent": ("a one-time code was sent to the person; it holds for 15 minutes: {command}", "验证码已发送给主人，有效期 15 分钟：{command}"),
     "code.needed": ("'{job}' is approved with a one-time code that only its owner gets", "批准“{job}”需要一次性验证码，验证码只发给主人"),
     "code.none": ("no code is out, or it has expired", "没有有效的验证码，或已过期"),
     "code.spent": ("too many wrong codes; ask for a new one", "错误次数过多；请重新请求"),
@@ -1437,6 +1437,8 @@ def after_problems(job: Any, jobs: dict, broken: dict) -> Iterator[Problem]:
     for index, after in enumerate(job.after):
         other = jobs.get(after.job_id)
         place = (*path, index, "jobId")
+        if job.kind == LONG_READ and after.when != "success":
+            yield Problem((*path, index, "when"), "a long job fires it only when it completes", is_error=False)
         if other is None and after.job_id not in broken:
             yield Problem(place, f"no job '{visible(after.job_id, 60)}'{did_you_mean(after.job_id, jobs)}")
         elif other and other.kind == WRITE:
@@ -2750,7 +2752,7 @@ def find_stopped(job: Any, look: Observation, memory: Memory, now: Instant, resu
         return UNSURE if is_on_trial else None  # resumed, but not yet shown to work
     if memory.held_at:
         return None
-    row = {"resume.gave_up": "stopped.gave_up", "resume.changed": "stopped.changed"}.get(resume, "stopped")
+    row = "stopped.changed" if not look.resumable else "stopped.gave_up" if resume == "resume.gave_up" else "stopped"
     phrase = Phrase(row, {"reason": look.stop_reason, "attempts": memory.attempts})
     return Finding("stopped", NOTICE if resume in RESUMING else ALERT, phrase, look.detail)
 
@@ -3342,7 +3344,7 @@ def look_lines(lang: str, notify: Notify) -> list:
     if look is None or look.state == UNKNOWN:
         return []
     lines = []
-    if notify.telling == "routine" or notify.kind in ("stalled", "level") and notify.telling != "autorun":
+    if look.state == RUNNING and (notify.telling == "routine" or notify.kind in ("stalled", "level") and notify.telling != "autorun"):
         key = "state.running_pid" if look.pid else "state.waiting" if look.waiting else "state.running"
         lines.append(say(lang, key, pid=look.pid))
     if look.stop_reason and "reason" not in notify.phrase.facts:
@@ -3888,6 +3890,10 @@ def python_command() -> str:
     return "python3" if is_good else shell_word(sys.executable or "python3")
 
 
+def absolute_path(path: str, home: str) -> str:
+    return os.path.abspath(expand_home(path.strip(), home))
+
+
 def script_command(path: str = "") -> str:
     """How a person calls this very file, or its copy at `path`, in a shell."""
     path, home = os.path.abspath(path or __file__), home_directory(dict(os.environ)).rstrip("/")
@@ -4024,7 +4030,7 @@ class Store:
         lock = self.lock("state", STATE_LOCK_WAIT)
         if lock is None:
             path = self.lock_path("state")
-            raise BusyError(f"another process has held {path} for {STATE_LOCK_WAIT:g} s", f"lsof {path}")
+            raise BusyError(f"another process has held {path} for {STATE_LOCK_WAIT:g} s", "lsof " + shell_word(path))
         with lock:
             known, before = self._load()
             self.seen = ((), None, "")  # what fails half-way is read again
@@ -5307,21 +5313,25 @@ def trim_outbox(state: State) -> None:
     state.raw["outbox"] = kept
 
 
-ADVICE = {"stopped": "start", "verification": "explain", "outcome": "explain", "unknown": "explain", "stalled": "explain", "failed": "explain", "attention": "explain"}
+# Kind of incident -> the command to type on hearing of it.
+ADVICE = {
+    "stopped": "start", "verification": "explain", "outcome": "explain", "unknown": "explain", "stalled": "explain", "level": "explain",
+    "failed": "explain", "attention": "explain", "flapping": "explain", "blocked": "status", "config": "validate-config", "state": "doctor",
+}  # fmt: skip
 
 
-def advice_on(site: Site, job_id: str, kind: str) -> str:
-    """The command to type on hearing of this kind; '' = there is none."""
-    job, command = site.config.jobs.get(job_id), ADVICE.get(kind)
-    if job and (kind == "blocked" and job.kind == WRITE or command == "start" and job.risk != READ_ONLY):
+def advice_on(site: Site, job_id: str, told: Notify) -> str:
+    """The command to type on hearing of this; '' = there is none."""
+    job, command = site.config.jobs.get(job_id), ADVICE.get(told.kind, "")
+    if job and (told.kind == "blocked" and job.kind == WRITE or command == "start" and (job.risk != READ_ONLY or told.phrase.key == "stopped.changed")):
         command = "explain"  # a plain `start` would be refused
-    return site.advise(command, job_id) if command and job_id else ""
+    return site.advise(command, job_id if command in ("start", "explain") else "") if command else ""
 
 
 def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
     """Put one section into the outbox; it takes the place of an older one about the same."""
     name = name_of_job(site, job_id) if job_id else site.say("name.monitor")
-    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice_on(site, job_id, effect.kind)))
+    text = site.redact(section_text(site.lang, name, job_id, effect, site.clock.text, advice_on(site, job_id, effect)))
     state.record("told", job_id, kind=effect.kind, telling=effect.telling, text=one_line(text, 300))
     entry: dict = {"id": new_id(), "createdAt": state.now, "notBefore": state.now, "rank": effect.rank, "text": text}
     if site.printed is not None:
@@ -5585,7 +5595,7 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
     try:
         run = read_run(directory)
     except ValueError as error:
-        raise OpsError(f"{directory}/run.json cannot be read: {error}", f"cat {directory}/run.json") from None
+        raise OpsError(f"{directory}/run.json cannot be read: {error}", "cat " + shell_word(f"{directory}/run.json")) from None
     held = is_lock_held(directory)
     if run is None and held:
         raise OpsError(f"{directory}/run.json is missing: it cannot be told which process is '{job_id}'", f"lsof {shell_word(directory)}/run.lock")
@@ -6804,11 +6814,16 @@ def refuse_foreign_root(*paths: str) -> None:
             raise UsageError(f"{place} belongs to {user_name(owner)}, you are root", command)
 
 
-def how_called(args: Any) -> tuple:
-    """How a person calls this program with the same files: before and after the command."""
+MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
+
+
+def how_called(args: Any, script: str = "") -> tuple:
+    """How a person calls this program with the same files, from any directory: before and after the command."""
+    env, home = os.environ, home_directory(dict(os.environ))
+    before = "".join(f"{name}={shell_word(absolute_path(env[name], home))} " for name in MOVES_US if not is_unset(env.get(name)))
     named = ((kind, getattr(args, kind + "_file", "")) for kind in ("config", "state"))
-    after = "".join(f" --{kind}-file {shell_word(path)}" for kind, path in named if path)
-    return script_command(), after
+    after = "".join(f" --{kind}-file {shell_word(absolute_path(path, home))}" for kind, path in named if path)
+    return before + script_command(script), after
 
 
 def load_config(files: Files, args: Any) -> tuple:
@@ -6819,7 +6834,9 @@ def load_config(files: Files, args: Any) -> tuple:
     except FileNotFoundError:
         if os.path.islink(path):  # `init` would leave it as it is
             raise UsageError(f"{path} is a link to what is not there", f"ls -l {shell_word(path)}") from None
-        raise UsageError(f"{path}: no such file; --config-file names another", " init".join(how_called(args))) from None
+        is_new = not os.path.exists(files.state_file)  # else `init` would put a starter config in the place of one that was moved
+        advice = " init".join(how_called(args)) if is_new else "ls -l " + shell_word(existing_place(path))
+        raise UsageError(f"{path}: no such file; --config-file names another", advice) from None
     except OSError as error:
         raise UsageError(f"{path}: {os_words(error)}", f"ls -ld {shell_word(path)}") from None
     trust = check_trust(path, files.home)
@@ -7071,7 +7088,7 @@ def do_init(files: Files, args: Any) -> int:
         make_file(site, files.config_file, text.encode())
         if not install_script(site, script, args.upgrade):
             return conclude(site, "help.next", command=site.advise("init --upgrade"))
-    site.call = script_command(script), site.call[1]
+    site.call = how_called(args, script)
     return conclude(site, "help.next", command=site.advise("validate-config"))
 
 
@@ -7079,7 +7096,6 @@ def do_init(files: Files, args: Any) -> int:
 
 
 CRONTAB = "crontab"  # where other schedulers have paths
-MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
 
 
 def ask_system(site: Site, argv: list, stdin: bytes = b"", env: Optional[dict] = None, seconds: float = 20.0) -> Outcome:
@@ -7159,7 +7175,7 @@ def make_calling(site: Site, args: Any) -> Calling:
     usual, real = map(os.path.realpath, (f"{account}/.openclaw/net/state/ops-monitor.json", site.store.path))
     named = (("--config-file", args.config_file, site.config_file), ("--state-file", args.state_file, site.store.path))
     words = [word for name, given, path in named if given for word in (name, path)]
-    env = {name: os.path.abspath(expand_home(site.env[name].strip(), site.home)) for name in MOVES_US if not is_unset(site.env.get(name))}
+    env = {name: absolute_path(site.env[name], site.home) for name in MOVES_US if not is_unset(site.env.get(name))}
     if os.path.realpath(site.home) != os.path.realpath(account):  # a scheduler sets the account's
         env["HOME"] = site.home
     argv = tick_argv(sys.executable or "/usr/bin/python3", os.path.abspath(__file__), ["tick", *words])
@@ -7777,7 +7793,7 @@ def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
         if not by_code:
             raise UsageError("approval.via of this job is not telegram", site.advise("approve", job.id))
         yield from request_code(site, job, plan)
-        return conclude(site, "code.sent", job=job.id)
+        return conclude(site, "code.sent", command=site.advise("approve", job.id, "--digest", "HEX", "--code", "CODE"))
     if by_code and not args.code:
         raise blocked(site, job, "code.needed", "approve", "--request")
     confirm_plan(site, job, plan, args)
@@ -7980,7 +7996,7 @@ def job_json(site: Site, row: Row) -> dict:
 
 
 def orphans(site: Site, state: State) -> list:
-    return [job_id for job_id in state.jobs if is_orphan(site, job_id)]
+    return [] if other_config(site, state) else [job_id for job_id in state.jobs if is_orphan(site, job_id)]
 
 
 def status_json(site: Site, state: State, rows: list) -> dict:
