@@ -154,6 +154,7 @@ class Observation(NamedTuple):
     problem: Optional[Phrase] = None  # why the state is unknown
     detail: str = ""  # last output lines, for a problem
     resumable: bool = True  # False: the checkpoint belongs to another command
+    held: bool = False  # a person has stopped this run
 
 
 class Incident(NamedTuple):
@@ -545,6 +546,7 @@ MESSAGES = {
     "status.object": ("the status answer is not a JSON object", "状态输出不是 JSON 对象"),
     "status.boolean": ("the status answer lacks the boolean '{field}'", "状态输出缺少布尔字段“{field}”"),
     "status.both": ("the status answer says running and completed at once", "状态输出同时声称运行中和已完成"),
+    "managed.gone": ("it was running, and its records in {directory} are gone; it may still run", "它之前在运行，但 {directory} 中的记录不见了；它可能仍在运行"),
     "managed.record": ("the run record cannot be read: {error}", "运行记录无法读取：{error}"),
     "progress.unreadable": ("the progress file cannot be read: {error}", "进度文件无法读取：{error}"),
     "progress.not_json": ("the progress file is not a JSON object", "进度文件不是 JSON 对象"),
@@ -554,7 +556,7 @@ MESSAGES = {
     "stopped.gave_up": ("stopped; all attempts to resume are used up: {attempts}; reason: {reason}", "已停止；续跑次数已用完：{attempts}；原因：{reason}"),
     "stopped.changed": ("stopped; its command has changed since the checkpoint, so it is not resumed; reason: {reason}", "已停止；命令在检查点之后有改动，不自动续跑；原因：{reason}"),
     "flapping": ("it keeps going wrong and right again; single changes are not told until it has been steady for an hour", "反复出现异常又恢复；稳定满一小时后才恢复逐次告知"),
-    "orphan": ("it runs, but the config no longer has it; {command}", "正在运行，但配置中已没有它；{command}"),
+    "orphan": ("it runs, but the config no longer has it as a managed job; {command}", "正在运行，但配置中已没有这个托管任务；{command}"),
     "stalled": ("running without progress for {for}; progress key: {key}", "运行中但 {for} 没有进展；进度键：{key}"),
     "level": ("the job reports: {message}", "任务报告：{message}"),
     "attention": ("its output asks for attention:\n{lines}", "输出内容需要关注：\n{lines}"),
@@ -571,6 +573,7 @@ MESSAGES = {
     "blocked.write": ("BLOCKED: '{job}' was asked to run and did not: {why}", "BLOCKED：收到运行“{job}”的请求，未执行：{why}"),
     "verify.wrong": ("the write ran, its verification failed: {jobs}", "写入已执行，验证失败：{jobs}"),
     "verify.other": ("the write ran; its verification was good, but it is not the check that was approved with it: {jobs}", "写入已执行；验证运行正常，但它不是一同批准的那个检查：{jobs}"),
+    "verify.left": ("the write ran, and left the config before it was verified: {jobs}", "写入已执行，但在验证之前就从配置中消失：{jobs}"),
     "verify.overdue": ("the write ran, its verification is overdue: {jobs}", "写入已执行，验证逾期未完成：{jobs}"),
     "write.unknown": ("the outcome of the last run is unknown: it began and its result was lost; look before you approve again", "上次运行结果未知：已开始，但结果丢失；再次批准前请先检查"),
     "busy": ("another process holds this job's lock and should have ended {for} ago; until it ends nothing is run or started; who: {command}", "另一个进程占用着此任务的锁，{for} 前就该结束；在它结束之前不会运行或启动；查看占用者：{command}"),
@@ -2678,6 +2681,8 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
             learnt.update(completed_fired=False, completed_told=False)
         if look.key and look.key != memory.key:
             learnt["key_at"] = when.at
+        if look.held and look.run != memory.run:  # memory was lost since
+            learnt["held_at"] = memory.held_at or when.at
         if memory.attempts and not memory.gave_up_at and has_recovered(memory, look, policy):
             learnt.update(attempts=0, attempt_at=0.0, attempt_key="")
     if look.state == RUNNING:
@@ -2777,6 +2782,7 @@ def find_level(job: Any, look: Observation, memory: Memory, now: Instant, resume
     return Finding("level", ALERT if look.level == "alert" else WARN, Phrase("level", {"message": one_line(look.message, 300)}))
 
 
+RUN_KINDS = ("failed", "attention")  # what only a run of a check can show: a job may have been one before
 LONG_QUESTIONS = {"unknown": find_unknown, "stopped": find_stopped, "stalled": find_stalled, "level": find_level}
 
 
@@ -3022,6 +3028,7 @@ def decide_long(job: Any, look: Observation, memory: Memory, now: Instant, state
     findings = {kind: question(job, look, memory, now, resume.key) for kind, question in LONG_QUESTIONS.items()}
     if look.state == UNKNOWN:  # such a look shows nothing else
         findings = {**dict.fromkeys(findings, UNSURE), "unknown": findings["unknown"]}
+    findings.update({kind: None for kind in RUN_KINDS if kind in memory.incidents})
     incidents = judge_incidents(job.policy, findings, memory, now, look)
     report = judge_report(job, look, incidents.memory, now)
     act = (Resume(restart=look.state == RUNNING),) if resume.key == "resume.now" else ()
@@ -3173,7 +3180,7 @@ def decide_run(job: Any, outcome: Outcome, memory: Memory, now: Instant, redact:
     """
     code = NOT_RUN if outcome.code is None else outcome.code
     memory = end_action(memory)._replace(ran_at=now.at, ran_code=code, left_at=0.0)
-    findings = run_findings(outcome, redact)
+    findings = {**{kind: None for kind in LONG_QUESTIONS if kind in memory.incidents}, **run_findings(outcome, redact)}
     wrong = [finding for finding in findings.values() if finding]
     once: tuple = ()
     if not scheduled:
@@ -5040,12 +5047,13 @@ def read_progress(directory: str) -> tuple:
         return {}, Phrase("progress.not_json")
 
 
-def was_stopped(directory: str, run: Run) -> bool:
-    """Whether this run was asked to end: many save their work then, and exit 0."""
+def who_stopped(directory: str, run: Run) -> str:
+    """Who asked this run to end, `person` or `tick`; '' = nobody.  Many save their work then, and exit 0."""
     try:
-        return run.was_asked or read_file(f"{directory}/stopped", 100) == run.run.encode()
+        name, _, who = read_file(f"{directory}/stopped", 100).decode("ascii", "replace").partition(" ")
     except OSError:
-        return False
+        return ""
+    return who or "person" if name == run.run else ""
 
 
 def stop_words(run: Run, boot: str) -> str:
@@ -5068,20 +5076,23 @@ def file_tail(path: str, redact: Redactor, count: int = 8) -> str:
         return ""
 
 
-def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: str) -> Observation:
-    """The observation of a managed job, from its records."""
+def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: str, known: Memory = Memory()) -> Observation:
+    """The observation of a managed job, from its records and what is known of it."""
     try:
         held = is_lock_held(directory)  # first: once it is free, the record read after it is final
         run = read_run(directory)
     except (OSError, ValueError) as error:
         return Observation(when, UNKNOWN, problem=Phrase("managed.record", {"error": one_line(str(error), 100)}))
+    if run is None and not held and known.run and known.state == RUNNING and not known.held_at:
+        return Observation(when, UNKNOWN, problem=Phrase("managed.gone", {"directory": directory}))
     if run is None:
         return Observation(when, RUNNING if held else IDLE)
     answer, problem = read_progress(directory)
     alive = run.exit_code is None and (held or is_alive(run, when.boot))
-    completed = run.exit_code == 0 and not was_stopped(directory, run)
+    stopped_by = who_stopped(directory, run)
+    completed = run.exit_code == 0 and not run.was_asked and not stopped_by
     look = observed(when, {**answer, "running": alive, "completed": completed, "pid": run.pid if alive else 0}, redact)
-    look = look._replace(run=run.run, problem=problem, resumable=run.command in ("", fingerprint))
+    look = look._replace(run=run.run, problem=problem, resumable=run.command in ("", fingerprint), held=stopped_by == "person" and not alive)
     if look.state != STOPPED:
         return look
     return look._replace(stop_reason=stop_words(run, when.boot), detail=file_tail(f"{directory}/run.log", redact, 6))
@@ -5391,9 +5402,22 @@ def job_command(site: Site, job: Any, argv: list, timeout: float, **more: Any) -
 def look_at(site: Site, job: Any) -> Flow:
     """One observation of a long job, now."""
     if job.managed:
-        return managed_look(site.store.job_dir(job.id), site.clock.now(), site.redact, site.fingerprint(job))
+        known = site.store.view().memory(job.id)
+        return managed_look(site.store.job_dir(job.id), site.clock.now(), site.redact, site.fingerprint(job), known)
     outcome = yield job_command(site, job, job.commands.status, job.policy.status_timeout_seconds, head=STATUS_LIMIT + 1, marker=new_id(), is_look=True)
     return read_status(outcome, site.redact)
+
+
+def is_configured(site: Site, job_id: str) -> bool:
+    return job_id in site.config.jobs or job_id in site.config.broken
+
+
+def is_orphan(site: Site, job_id: str) -> bool:
+    """Whether a managed job runs although the config no longer has it, or not as a managed one."""
+    job = site.config.jobs.get(job_id)
+    if job_id in site.config.broken or job and job.managed:
+        return False
+    return managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
 
 
 def decide_now(site: Site, state: State, job: Any, look: Observation) -> Decision:
@@ -5589,7 +5613,7 @@ def start_or_say(site: Site, job: Any, marker: str, is_fresh: bool) -> Flow:
     return (yield command)
 
 
-def end_managed(site: Site, job_id: str, patience: float) -> Flow:
+def end_managed(site: Site, job_id: str, patience: float, who: str = "person") -> Flow:
     """TERM to the job's group, `patience` seconds, KILL; False if nothing of it was alive."""
     directory, boot = site.store.job_dir(job_id), site.clock.boot
     try:
@@ -5603,7 +5627,7 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
         return False
     if run.exit_code is None:
         try:
-            write_private(f"{directory}/stopped", os.O_TRUNC, run.run)
+            write_private(f"{directory}/stopped", os.O_TRUNC, f"{run.run} {who}")
         except OSError:
             pass  # a full disk must not keep it running
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
@@ -5628,7 +5652,7 @@ def end_managed(site: Site, job_id: str, patience: float) -> Flow:
 def end_job(site: Site, job: Any) -> Flow:
     """Stop a long job; True once it is known to have ended or its stop command succeeded."""
     if job.managed:
-        return (yield from end_managed(site, job.id, job.policy.stop_timeout_seconds))
+        return (yield from end_managed(site, job.id, job.policy.stop_timeout_seconds, "tick"))
     if not job.commands.stop:
         return False
     outcome = yield job_command(site, job, job.commands.stop, job.policy.stop_timeout_seconds, marker=new_id())
@@ -5638,6 +5662,8 @@ def end_job(site: Site, job: Any) -> Flow:
 @under_lock
 def resume_job(site: Site, job: Any) -> Flow:
     """An automatic start: lock, look again, decide again, save the intention, act, save the result."""
+    if is_orphan(site, job.id):  # it was managed, and runs; a person hears of that
+        return
     look = yield from look_at(site, job)
     marker = new_id()
     begun = yield Change(lambda state: begin_resume(site, state, job, look, marker))
@@ -7287,7 +7313,10 @@ def look_around(site: Site, jobs: list) -> list:
     for job, flow in zip(jobs, flows):
         look = driver.results.get(flow)
         decision = decide_now(site, state, job, look) if look else None
-        rows.append(Row(job, state.memory(job.id), look, decision, state.gate(job.id)))
+        memory = state.memory(job.id)
+        if job.kind == CHECK and is_held(site.store.lock_path(slug(job.id))):  # by hand: that saves no intention
+            memory = memory._replace(action="run")
+        rows.append(Row(job, memory, look, decision, state.gate(job.id)))
     return rows
 
 
@@ -7408,21 +7437,13 @@ def judge_self(site: Site, state: State, findings: dict, **policy: Any) -> bool:
     return bool(decision.effects)
 
 
-def is_configured(site: Site, job_id: str) -> bool:
-    return job_id in site.config.jobs or job_id in site.config.broken
-
-
-def is_orphan(site: Site, job_id: str) -> bool:
-    """Whether a managed job runs although the config no longer has it."""
-    return not is_configured(site, job_id) and managed_look(site.store.job_dir(job_id), site.clock.now(), site.redact, "").state == RUNNING
-
-
 def keep_jobs(site: Site, state: State) -> None:
     """Memory of jobs that left the config goes after 30 days; of one that still runs the person hears once."""
     policy = make_policy({"quietHours": site.config.quiet_hours, "alertRepeatSeconds": 0})
     for job_id, raw in list(state.jobs.items()):
-        is_here = is_configured(site, job_id)
-        if is_here and not (isinstance(raw, dict) and "leftAt" in raw):
+        is_here, job = is_configured(site, job_id), site.config.jobs.get(job_id)
+        was_managed = job and not job.managed and object_at(raw).get("run")
+        if is_here and not was_managed and "leftAt" not in object_at(raw):
             continue
         memory, runs = state.memory(job_id), is_orphan(site, job_id)
         if not (is_here or runs) and memory.left_at and state.now - memory.left_at > FORGET_AFTER:
@@ -7431,9 +7452,14 @@ def keep_jobs(site: Site, state: State) -> None:
             continue
         memory = memory._replace(left_at=0.0 if is_here else memory.left_at or state.now)
         state.remember(job_id, memory)
-        if job_id not in site.config.jobs and (runs or "orphan" in memory.incidents):
+        findings: dict = {}
+        if runs or "orphan" in memory.incidents:
             words = Phrase("orphan", {"command": site.advise("stop", job_id)})
-            findings = {"orphan": Finding("orphan", WARN, words) if runs else None}
+            findings["orphan"] = Finding("orphan", WARN, words) if runs else None
+        gate = state.gate(job_id)
+        if not is_here and gate.verify in UNVERIFIED:
+            findings["verification"] = Finding("verification", ALERT, Phrase("verify.left", left_to_verify(gate)))
+        if findings:
             perform(site, state, job_id, judge_incidents(policy, findings, memory, site.clock.now()))
 
 
@@ -7547,7 +7573,7 @@ def refuse_start(site: Site, job: Any, look: Observation, args: Any) -> None:
     if look.state == UNKNOWN and not args.despite_unknown:
         words = site.words(look.problem or Phrase("status.json"))
         raise blocked(site, job, "start.unknown", "start", "--despite-unknown", why=words)
-    if job.managed and is_lock_held(site.store.job_dir(job.id)):
+    if is_lock_held(site.store.job_dir(job.id)):
         raise BusyError(site.say("start.left", job=job.id), site.advise("stop", job.id))
     if look.state == STOPPED and not look.resumable and not (args.resume or args.fresh):
         raise blocked(site, job, "start.changed", "start", "--resume")
@@ -7591,6 +7617,8 @@ def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
             yield Change(lambda state: state.remember(job.id, wanted_again(state.memory(job.id))), urgent=True)
             return conclude(site, "start.already", job=job.id)
         refuse_start(site, job, look, args)
+        if look.state == COMPLETED:  # no tick may have seen that
+            yield Change(lambda state: settle_look(site, state, job, look))
         marker = new_id()
         log = os.path.join(prepare_job_dir(site, job), "start.log")
         printed = file_size(log)
@@ -7695,7 +7723,7 @@ def do_stop(files: Files, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
     config, problem = usable_config(files, args, {})
     site = open_site(files, config, args)
-    if args.job not in config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")):
+    if args.job not in config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")) or is_orphan(site, args.job):
         if problem:
             warn(f"warning: {problem}")
         stop = stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds)
@@ -7934,10 +7962,12 @@ def next_action(site: Site, row: Row) -> tuple:
     """(words, epoch seconds or 0.0) of what happens next by itself."""
     job = row.job
     reason = row.decision and row.decision.reasons.get("resume") or Reason("resume.off")
-    has_slots, is_stopped = job.kind == CHECK and job.policy.every_seconds, row.look and row.look.state == STOPPED
+    has_slots, is_stopped = job.kind == CHECK and job.enabled and job.policy.every_seconds, row.look and row.look.state == STOPPED
+    queued = [entry["notBefore"] for entry in site.store.view().queue if entry.get("jobId") == job.id and entry.get("status") == "pending"]
+    runs = [*(queued if job.kind == CHECK else ()), *([next_slot(job, row.memory)] if has_slots else ())]
     found = first_reason(
+        (runs, "next.run", min(runs, default=0.0)),
         (not job.enabled and job.kind != WRITE, "next.disabled"),
-        (has_slots, "next.run", has_slots and next_slot(job, row.memory)),
         (job.kind != LONG_READ, "next.by_hand"),
         (reason.key in ("resume.now", "resume.backoff"), "next.resume", reason.again_at),
         (is_stopped and row.memory.held_at, "next.held"),
