@@ -7397,9 +7397,9 @@ def other_config(site: Site, state: State) -> str:
     return serves if isinstance(serves, str) and serves != site.config_file and os.path.exists(serves) else ""
 
 
-def plan_tick(site: Site, driver: Driver) -> None:
-    """The flows of a tick: a look at each long job, each due check, each queued read."""
-    state = site.store.view()
+def plan_tick(site: Site) -> Driver:
+    """The driver of a tick with its flows: a look at each long job, each due check, each queued read."""
+    driver, state = Driver(site), site.store.view()
     now = site.clock.now()
     others = other_config(site, state)
     taken = set()
@@ -7426,6 +7426,7 @@ def plan_tick(site: Site, driver: Driver) -> None:
                 driver.add(speak_between(site, job))
         elif job.kind == WRITE and job.id in state.raw["gates"]:
             driver.add(watch_write(site, job))
+    return driver
 
 
 def judge_self(site: Site, state: State, findings: dict, **policy: Any) -> bool:
@@ -7552,8 +7553,7 @@ def do_tick(files: Files, args: Any) -> int:
         return dry_tick(site)
     if args.print_only:
         site.printed = []
-    driver = Driver(site)
-    plan_tick(site, driver)
+    driver = plan_tick(site)
     try:
         warn(*driver.finish(asking(Change(lambda state: keep_house(site, state, loud, warning)))))
         while driver.alive:
@@ -8385,9 +8385,7 @@ def check_gate(directory: str) -> Iterator[str]:
     """A write that somebody queued: a tick refuses it, and says so."""
     site = scratch_site(directory, GATE_CONFIG)
     site.store.change(lambda state: enqueue(state, "write", 0.0, "selftest"))
-    driver = Driver(site)
-    plan_tick(site, driver)
-    driver.run()
+    plan_tick(site).run()
     told = [entry["text"] for entry in site.printed or []]
     if os.path.exists(os.path.join(directory, "written")) or "BLOCKED" not in "".join(told):
         yield "a tick ran a write, or did not refuse it: this file is damaged, do not use it"
@@ -8904,9 +8902,7 @@ def tick_until(site: Site, token: str) -> None:
     """Tick the demo until a message says `token`."""
     end = time.monotonic() + 8.0
     while True:
-        driver = Driver(site)
-        plan_tick(site, driver)
-        driver.run()
+        plan_tick(site).run()
         if token in show_told(site):
             return
         if time.monotonic() > end:
