@@ -5076,14 +5076,14 @@ def file_tail(path: str, redact: Redactor, count: int = 8) -> str:
         return ""
 
 
-def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: str, known: Memory = Memory()) -> Observation:
+def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: str, known: Optional[Memory] = None) -> Observation:
     """The observation of a managed job, from its records and what is known of it."""
     try:
         held = is_lock_held(directory)  # first: once it is free, the record read after it is final
         run = read_run(directory)
     except (OSError, ValueError) as error:
         return Observation(when, UNKNOWN, problem=Phrase("managed.record", {"error": one_line(str(error), 100)}))
-    if run is None and not held and known.run and known.state == RUNNING and not known.held_at:
+    if run is None and not held and known and known.run and known.state == RUNNING and not known.held_at:
         return Observation(when, UNKNOWN, problem=Phrase("managed.gone", {"directory": directory}))
     if run is None:
         return Observation(when, RUNNING if held else IDLE)
@@ -7443,8 +7443,9 @@ def keep_jobs(site: Site, state: State) -> None:
     policy = make_policy({"quietHours": site.config.quiet_hours, "alertRepeatSeconds": 0})
     for job_id, raw in list(state.jobs.items()):
         is_here, job = is_configured(site, job_id), site.config.jobs.get(job_id)
-        was_managed = job and not job.managed and object_at(raw).get("run")
-        if is_here and not was_managed and "leftAt" not in object_at(raw):
+        known = object_at(raw)
+        was_managed = job and not job.managed and known.get("run") or "orphan" in object_at(known, "incidents")
+        if is_here and not was_managed and "leftAt" not in known:
             continue
         memory, runs = state.memory(job_id), is_orphan(site, job_id)
         if not (is_here or runs) and memory.left_at and state.now - memory.left_at > FORGET_AFTER:

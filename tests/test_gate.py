@@ -1231,6 +1231,7 @@ class Phone(Gatehouse):
         """A new code, as the phone shows it."""
         result = self.call("approve", "w", "--request", *flags, **how)
         self.test.assertEqual((result.code, result.err), (0, ""))
+        self.test.assertRegex(result.out, r"\S/ops-monitor\.py approve w --digest HEX --code CODE\n\Z")
         return self.code
 
     @property
