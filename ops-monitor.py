@@ -2670,11 +2670,12 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     when = look.when
     if memory.boot not in ("", when.boot):
         memory = memory._replace(stalled_for=0.0, last_look="")
+    is_same = memory.state == look.state and memory.state_at and not differ(memory.run, look.run)
     learnt: dict = {"looked_at": when.at, "looked_awake": when.awake, "boot": when.boot, "last_look": UNKNOWN, "left_at": 0.0}
     if look.state != UNKNOWN:
         learnt.update(
             last_look="waiting" if look.waiting else look.state if look.key or look.state != RUNNING else "keyless",
-            state=look.state, state_at=memory.state_at if memory.state == look.state and memory.state_at else when.at,
+            state=look.state, state_at=memory.state_at if is_same else when.at,
             pid=look.pid, run=look.run or memory.run, key=look.key or memory.key,
         )  # fmt: skip
         if look.state == RUNNING or differ(memory.run, look.run):
@@ -8251,7 +8252,7 @@ def do_logs(site: Site, args: Any) -> int:
     path = os.path.join(directory, name)
     if not os.path.exists(path):
         if job and job.kind == CHECK:
-            raise OpsError(f"a {CHECK} keeps no log: `run` prints its output, `history` tells of its runs", site.advise("history", job.id))
+            raise UsageError(f"a {CHECK} keeps no log: `run` prints its output, `history` tells of its runs", site.advise("history", job.id))
         raise OpsError(f"no log yet: {path}", site.advise("approve" if job and job.kind == WRITE else "start", args.job))
     with open(path, "rb") as file:
         begin = file.seek(max(0, file_size(path) - (1 << 20)))

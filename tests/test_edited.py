@@ -130,6 +130,14 @@ class TestOtherEdits(Managed):
         self.assertEqual(len(home.lines("after")), 2)
         self.assertEqual(sum(text.count("COMPLETED") for text in home.told), 2)
 
+    def test_the_second_completion_of_a_job_has_its_own_time(self):
+        home = Installation(self, managed("m", "true"))
+        for later in (0, 7200):
+            self.start(home, "m", later=later)
+            self.wait_for("its end", lambda: self.run_record(home, "m").get("exitCode") == 0)
+            home.tick(later=later)
+        self.assertGreater(home.memory("m")["stateAt"] - self.run_record(home, "m")["startedAt"], 7000)
+
     def test_a_long_job_that_waits_for_its_failure_is_warned_of(self):
         for when, warned in (("success", False), ("failure", True), ("always", True)):
             home = Installation(self, {**managed("m", "exit 3"), "after": [{"jobId": "c", "when": when}]}, check("c", "true"))
