@@ -5384,7 +5384,8 @@ def enqueue_after(state: State, job_id: str, delay: float, ended: str) -> None:
 
 def perform(site: Site, state: State, job_id: str, decision: Decision) -> None:
     """Remember, and bring about every effect that lives in the state; of a job that is muted nothing is told, whoever decided."""
-    decision = hold_muted(decision, site.clock.now())
+    if decision.memory.muted_for:
+        decision = hold_muted(decision, site.clock.now())
     state.remember(job_id, decision.memory)
     for effect in decision.effects:
         if isinstance(effect, Notify):
