@@ -155,6 +155,7 @@ class Observation(NamedTuple):
     detail: str = ""  # last output lines, for a problem
     resumable: bool = True  # False: the checkpoint belongs to another command
     held: bool = False  # a person has stopped this run
+    orphaned: bool = False  # the job was a managed one, and that run of it still lives
 
 
 class Incident(NamedTuple):
@@ -547,6 +548,7 @@ MESSAGES = {
     "status.boolean": ("the status answer lacks the boolean '{field}'", "状态输出缺少布尔字段“{field}”"),
     "status.both": ("the status answer says running and completed at once", "状态输出同时声称运行中和已完成"),
     "managed.gone": ("it was running, and its records in {directory} are gone; it may still run", "它之前在运行，但 {directory} 中的记录不见了；它可能仍在运行"),
+    "managed.lost": ("it was running before the machine restarted, and its records in {directory} are gone", "机器重启之前它在运行，{directory} 中的记录不见了"),
     "managed.record": ("the run record cannot be read: {error}", "运行记录无法读取：{error}"),
     "progress.unreadable": ("the progress file cannot be read: {error}", "进度文件无法读取：{error}"),
     "progress.not_json": ("the progress file is not a JSON object", "进度文件不是 JSON 对象"),
@@ -625,6 +627,7 @@ MESSAGES = {
     "resume.held": ("a person stopped it; `start` ends that", "由人停止；用 start 解除"),
     "resume.moving": ("it is not stalled", "没有停滞"),
     "resume.not_stopped": ("it is not stopped", "没有停止"),
+    "resume.orphan": ("its run as a managed job still lives", "它作为托管任务的那次运行还活着"),
     "resume.changed": ("its command has changed since the checkpoint", "命令在检查点之后有改动"),
     "resume.gave_up": ("all attempts are used up; `start` begins anew", "续跑次数已用完；用 start 重新开始"),
     "resume.acting": ("a start is under way", "正在启动"),
@@ -809,7 +812,7 @@ MESSAGES = {
     "status.trouble": ("! {kind} since {time}: {text}", "！{kind}，始于 {time}：{text}"),
     "status.keyless": ("no progress key: stalls cannot be seen", "没有进度键：无法发现停滞"),
     "status.broken": ("left out: {job}: {problem}", "未参与监控：{job}：{problem}"),
-    "status.orphan": ("orphan: {job} runs, but is not in the config; {command}", "孤儿任务：{job} 在运行，但不在配置中；{command}"),
+    "status.orphan": ("orphan: {job} runs, but is no managed job of the config; {command}", "孤儿任务：{job} 在运行，但不是配置中的托管任务；{command}"),
     "status.queue": ("queued: {count}: {jobs}", "队列：{count}：{jobs}"),
     "status.untried": ("undelivered messages: {count}; what is in their way: {command}", "未送达消息：{count}；查明原因：{command}"),
     "status.outbox": ("undelivered messages: {count}; last error: {error}", "未送达消息：{count}；最近的错误：{error}"),
@@ -1544,6 +1547,8 @@ def read_config(text: str) -> Config:
     cross_check(jobs, broken, problems)
     monitor = filled("monitor", settings.get("monitor", {}))
     delivery = filled("delivery", settings.get("delivery", {}))
+    if delivery.channel == "telegram" and not str(delivery.thread_id or "0").isdigit():
+        problems.append(Problem(("delivery", "threadId"), "a topic on Telegram is a number", is_error=False))
     return Config(jobs, broken, monitor, delivery, tuple(problems), text, settings.get("defaults", {}).get("quietHours", {}))
 
 
@@ -1811,7 +1816,7 @@ def check_text(value: Any) -> str:
     """`value` trimmed; Unavailable when it is no text, or when a variable in it is not set."""
     text = value.strip() if isinstance(value, str) else ""
     unset = ", ".join(found[0] for found in re.finditer(VARIABLE_FORM, text))
-    refuse_if((is_unset(text), "there is no text in it"), ("${" in text, f"a variable is not set: {unset}"))
+    refuse_if((is_unset(text), "there is no text in it"), ("${" in text, f"a variable is not set: {unset}" if unset else "a variable is not set: only ${NAME} is understood"))
     return text
 
 
@@ -1824,6 +1829,11 @@ def read_named(openclaw: OpenClaw, path: Any, read_file: Callable[[str], str]) -
         raise Unavailable(f"the file cannot be read: {explain_unreadable(error)}") from None
 
 
+def plain_name(name: str) -> str:
+    """A name as an error may quote it: what is no plain name may be the secret itself, put into the wrong place."""
+    return name if re.fullmatch("[a-z][a-z0-9_-]{0,15}", name) else "of that name"
+
+
 def follow_reference(openclaw: OpenClaw, reference: dict, read_file: Callable[[str], str]) -> Any:
     """What a secret reference `{source, provider, id}` leads to; `id` is a variable or a JSON pointer."""
     source, provider, name = (str(reference.get(key, "default")) for key in ("source", "provider", "id"))
@@ -1831,8 +1841,8 @@ def follow_reference(openclaw: OpenClaw, reference: dict, read_file: Callable[[s
         return substitute("${%s}" % name, openclaw.variables)
     settings = object_at(openclaw.config, "secrets", "providers", provider)
     refuse_if(
-        (source != "file", f"secret reference by {source[:20]}: only openclaw can read it"),
-        (not settings, f"the secret provider {provider[:40]} is not configured"),
+        (source != "file", f"secret reference by {plain_name(source)}: only openclaw can read it"),
+        (not settings, f"the secret provider {plain_name(provider)} is not configured"),
     )
     text = read_named(openclaw, settings.get("path"), read_file)
     if settings.get("mode") == "singleValue":
@@ -1852,7 +1862,7 @@ def check_secret(value: Any) -> str:
     text = check_text(value)
     refuse_if(
         (re.fullmatch(r"__OPENCLAW_REDACTED__|\*{3,}", text), "it is a redacted placeholder, not a value"),
-        (not re.fullmatch("[!-~]+", text), "it is not a token: it has blanks or characters beyond ASCII"),
+        (not re.fullmatch("[!-~]+", text), "it is not a token but has blanks or characters beyond ASCII"),
     )
     return text
 
@@ -2713,6 +2723,7 @@ def resume_reason(job: Any, look: Observation, memory: Memory, now: Instant, sta
         (memory.held_at, "resume.held"),
         (restart and not is_stalled, "resume.moving"),
         (not restart and look.state != STOPPED, "resume.not_stopped"),
+        (look.orphaned, "resume.orphan"),
         (not look.resumable, "resume.changed"),
         (memory.gave_up_at or 0 < policy.auto_resume_max_attempts <= memory.attempts, "resume.gave_up"),
         (is_acting(memory, now), "resume.acting", memory.action_at + memory.action_for),
@@ -3899,7 +3910,7 @@ def python_command() -> str:
 
 
 def absolute_path(path: str, home: str) -> str:
-    return os.path.abspath(expand_home(path.strip(), home))
+    return os.path.abspath(expand_home(path, home))
 
 
 def script_command(path: str = "") -> str:
@@ -4733,12 +4744,15 @@ class Lost(Exception):
     """The request went out and no answer came: nobody knows whether it was heard."""
 
 
-def end_connection(connection: Any) -> None:
-    """The time limit of a whole exchange: a server that drips ends in a broken connection."""
-    try:
-        connection.sock.shutdown(2)
-    except (AttributeError, OSError):
-        pass  # it has ended by itself
+def end_when_late(connection: Any, is_over: Any, deadline: list) -> None:
+    """The time limit of a whole exchange: a server or a proxy that drips ends in a broken connection.  A thread's life."""
+    while not is_over.wait(max(0.1, deadline[0] - time.monotonic())):
+        if time.monotonic() < deadline[0]:
+            continue
+        try:
+            connection.sock.shutdown(2)
+        except (AttributeError, OSError):
+            pass  # not there yet, or it has ended by itself
 
 
 def connection_to(url: str, proxy: str) -> tuple:
@@ -4746,14 +4760,15 @@ def connection_to(url: str, proxy: str) -> tuple:
     import http.client
     from urllib.parse import unquote, urlsplit
 
-    parts = urlsplit(url)
-    via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
-    is_secret = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if is_secret else http.client.HTTPConnection
     try:
+        parts = urlsplit(url)
+        via = urlsplit(proxy if "://" in proxy else "http://" + proxy) if proxy else parts
+        is_secret = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if is_secret else http.client.HTTPConnection
         connection = kind(via.hostname or "", via.port or (443 if via.scheme == "https" else 80), timeout=HTTP_TIMEOUT)
-    except http.client.HTTPException as error:  # a host that cannot be one
-        raise OSError(errno.EINVAL, one_line(str(error), 100)) from None
+        port = parts.port or 443
+    except (ValueError, http.client.HTTPException):  # its words may quote a part of a password
+        raise OSError(f"channels.telegram.{'proxy or ' * bool(proxy)}apiRoot is not a URL that can be used") from None
     login = {}
     if proxy and via.username:
         import base64
@@ -4761,7 +4776,7 @@ def connection_to(url: str, proxy: str) -> tuple:
         pair = f"{unquote(via.username)}:{unquote(via.password or '')}"
         login = {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
     if proxy and is_secret:
-        connection.set_tunnel(parts.hostname or "", parts.port or 443, login)
+        connection.set_tunnel(parts.hostname or "", port, login)
     return connection, url if proxy and not is_secret else parts.path, {} if is_secret else login
 
 
@@ -4775,29 +4790,28 @@ def post_json(url: str, body: dict, proxy: str = "") -> tuple:
     import threading
 
     connection, target, headers = connection_to(url, proxy)
-    watch = threading.Timer(HTTP_TIMEOUT, end_connection, (connection,))
-    watch.daemon = True
+    is_over, deadline = threading.Event(), [time.monotonic() + HTTP_TIMEOUT]
+    threading.Thread(target=end_when_late, args=(connection, is_over, deadline), daemon=True).start()
     was_sent = False
     try:
         reach("connect")
         connection.connect()
         was_sent = True
-        until = time.monotonic() + HTTP_TIMEOUT
-        watch.start()
+        deadline[0] = time.monotonic() + HTTP_TIMEOUT  # once more for the rest: what has begun is better finished
         reach("send")
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         connection.request("POST", target, data, {"Content-Type": "application/json; charset=utf-8", "Connection": "close", **headers})
         reach("receive")
         response = connection.getresponse()
         raw = response.read(65536)
-        if time.monotonic() >= until:
+        if time.monotonic() >= deadline[0]:
             raise TimeoutError("no whole answer in time")
         return response.status, raw
     except (OSError, http.client.HTTPException) as error:
         words = one_line(str(error) or type(error).__name__, 1000)  # redacted first, then cut
         raise Lost(words) if was_sent else OSError(words) from None
     finally:
-        watch.cancel()
+        is_over.set()
         connection.close()
 
 
@@ -5057,6 +5071,15 @@ def who_stopped(directory: str, run: Run) -> str:
     return who or "person" if name == run.run else ""
 
 
+def forgive_stop(directory: str) -> None:
+    """A person wants the job to run: its last run has been asked to end, but holds it no longer."""
+    try:
+        name = read_file(f"{directory}/stopped", 100).decode("ascii", "replace").partition(" ")[0]
+        write_private(f"{directory}/stopped", os.O_TRUNC, f"{name} tick")
+    except OSError:
+        pass  # nobody stopped it, or the disk is full: then the start says so
+
+
 def stop_words(run: Run, boot: str) -> str:
     """How a run that is not alive ended, in the words of the status contract."""
     if run.exit_code is None:
@@ -5085,7 +5108,8 @@ def managed_look(directory: str, when: Instant, redact: Redactor, fingerprint: s
     except (OSError, ValueError) as error:
         return Observation(when, UNKNOWN, problem=Phrase("managed.record", {"error": one_line(str(error), 100)}))
     if run is None and not held and known and known.run and known.state == RUNNING and not known.held_at:
-        return Observation(when, UNKNOWN, problem=Phrase("managed.gone", {"directory": directory}))
+        row = "managed.gone" if known.boot == when.boot else "managed.lost"
+        return Observation(when, UNKNOWN, problem=Phrase(row, {"directory": directory}))
     if run is None:
         return Observation(when, RUNNING if held else IDLE)
     answer, problem = read_progress(directory)
@@ -5337,7 +5361,9 @@ def advice_on(site: Site, job_id: str, told: Notify) -> str:
     job, command = site.config.jobs.get(job_id), ADVICE.get(told.kind, "")
     if job and (told.kind == "blocked" and job.kind == WRITE or command == "start" and (job.risk != READ_ONLY or told.phrase.key == "stopped.changed")):
         command = "explain"  # a plain `start` would be refused
-    return site.advise(command, job_id if command in ("start", "explain") else "") if command else ""
+    if command == "explain" and not job:  # of what has left the config, history alone can be asked
+        command = "history"
+    return site.advise(command, job_id if command in ("start", "explain", "history") else "") if command else ""
 
 
 def tell(site: Site, state: State, job_id: str, effect: Notify) -> None:
@@ -5423,6 +5449,8 @@ def is_orphan(site: Site, job_id: str) -> bool:
 
 
 def decide_now(site: Site, state: State, job: Any, look: Observation) -> Decision:
+    if look.state == STOPPED and not job.managed and object_at(state.jobs, job.id).get("run") and is_orphan(site, job.id):
+        look = look._replace(orphaned=True)
     recovered: Any = state.raw.get("recoveredAt")
     state_lost = is_number(recovered) and 0 <= state.now - recovered < STATE_LOST_PAUSE
     return decide_long(job, look, state.memory(job.id), site.clock.now(), state_lost)
@@ -5615,6 +5643,18 @@ def start_or_say(site: Site, job: Any, marker: str, is_fresh: bool) -> Flow:
     return (yield command)
 
 
+def end_marked(run: str, patience: float) -> Flow:
+    """The same where no record tells the leader: what carries the mark of the run; False if nothing did."""
+    was_there = bool(marked_processes(run))
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, GRACE)):
+        until = time.monotonic() + seconds
+        for pid in marked_processes(run):
+            end_one(pid, number)
+        while time.monotonic() < until and marked_processes(run):
+            yield Pause(0.1)
+    return was_there
+
+
 def end_managed(site: Site, job_id: str, patience: float, who: str = "person") -> Flow:
     """TERM to the job's group, `patience` seconds, KILL; False if nothing of it was alive."""
     directory, boot = site.store.job_dir(job_id), site.clock.boot
@@ -5625,6 +5665,9 @@ def end_managed(site: Site, job_id: str, patience: float, who: str = "person") -
     held = is_lock_held(directory)
     if run is None and held:
         raise OpsError(f"{directory}/run.json is missing: it cannot be told which process is '{job_id}'", f"lsof {shell_word(directory)}/run.lock")
+    known = site.store.view().memory(job_id)
+    if run is None and known.run and known.state == RUNNING:
+        return (yield from end_marked(known.run, patience))
     if run is None or not (held or is_alive(run, boot)):
         return False
     if run.exit_code is None:
@@ -5664,8 +5707,6 @@ def end_job(site: Site, job: Any) -> Flow:
 @under_lock
 def resume_job(site: Site, job: Any) -> Flow:
     """An automatic start: lock, look again, decide again, save the intention, act, save the result."""
-    if is_orphan(site, job.id):  # it was managed, and runs; a person hears of that
-        return
     look = yield from look_at(site, job)
     marker = new_id()
     begun = yield Change(lambda state: begin_resume(site, state, job, look, marker))
@@ -6061,7 +6102,7 @@ class Receiver(NamedTuple):
         """Changes when something changes that a refusal may have depended on; holds no secret."""
         import zlib
 
-        return format(zlib.crc32(repr((self.ways, self.chat, self.thread, self.root, self.token, self.binary)).encode()), "08x")
+        return format(zlib.crc32(repr((self.ways, self.channel, self.account, self.chat, self.thread, self.root, self.token, self.binary)).encode()), "08x")
 
 
 def wanted_chat(site: Site, loaded: OpenClaw) -> tuple:
@@ -6094,7 +6135,7 @@ def token_advice(token: Token, loaded: OpenClaw) -> str:
     if loaded.problems and not token.source and os.path.exists(loaded.path):
         return f"mend {loaded.problems[0]}"
     if token.source:
-        return f"mend {token.source} in {where}"
+        return f"mend {token.source} in {where}" if "." in token.source else f"mend {token.source} in the environment or in .env beside {where}"
     return f"set channels.telegram.botToken in {where}; without OpenClaw: delivery.via command"
 
 
@@ -6135,15 +6176,14 @@ def find_receiver(site: Site) -> Receiver:
     api = find_api(loaded, delivery.account)
     proxy = api.proxy or ""
     binary = openclaw_binary(site)
-    possible = {"api": token.value and delivery.channel == "telegram" and not proxy.startswith("socks"), "openclaw": binary}
+    possible = {"api": token.value and delivery.channel == "telegram" and not proxy.lower().startswith("socks"), "openclaw": binary}
     ways = tuple(way for way in possible if possible[way] and delivery.via in ("auto", way))
     if not ways:
         return no_way(delivery, token, loaded)
     chat, thread = find_chat(site, loaded)
-    if not chat:
-        return Receiver(ways, problem="no target", advice="set delivery.target in ops-jobs.json to your chat id")
     thread = str(delivery.thread_id or thread or "")
-    return Receiver(ways, chat, thread, delivery.channel, delivery.account or "", token.value or "", api.root, proxy, binary)
+    receiver = Receiver(ways, chat, thread, delivery.channel, delivery.account or "", token.value or "", api.root, proxy, binary)
+    return receiver if chat else receiver._replace(problem="no target", advice=f"set delivery.target in {site.config_file} to your chat id")
 
 
 def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
@@ -6163,7 +6203,7 @@ def read_api_answer(status: int, raw: bytes, redact: Redactor) -> Sent:
     wait: Any = parameters.get("retry_after")
     if moved and isinstance(moved, (int, str)):
         return Sent("not_sent", detail, moved_to=str(moved))
-    if is_number(wait) and wait > 0:
+    if is_number(wait) and wait > 0 and code < 500:
         return Sent("wait", detail, retry_after=min(float(wait), DAY))
     results = {400: "refused", 401: "refused", 403: "refused", 404: "refused", 429: "wait"}
     return Sent("unknown" if code >= 500 else results.get(code, "not_sent"), detail)
@@ -6199,6 +6239,7 @@ def send_api(site: Site, receiver: Receiver, message: Message) -> Flow:
     return sent
 
 
+MAYBE_SENT_WORDS = r"network request|delivered \d+ of"  # the gateway may go on with it; a part is there
 NOT_SENT_WORDS = (
     "requires credentials|gateway not reachable|gateway is not running|econnrefused|unknown channel|unknown target|"
     "config(uration)? (is )?invalid|invalid config|token (is )?missing|missing token|no bot token|"
@@ -6212,15 +6253,17 @@ def openclaw_environment(site: Site, binary: str) -> dict:
     return {**env, "PATH": ":".join([os.path.dirname(binary), os.path.dirname(os.path.realpath(binary)), env["PATH"]])}
 
 
+def openclaw_argv(receiver: Receiver, text: str) -> list:
+    given = {
+        "--channel": receiver.channel, "--target": receiver.chat, "--message": text, "--account": receiver.account, "--thread-id": receiver.thread,
+    }  # fmt: skip
+    return [receiver.binary, "message", "send", *(word for pair in given.items() if pair[1] for word in pair)]
+
+
 def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
     """`openclaw message send`; only some of its failures say that nothing was sent."""
     site.called_openclaw = True
-    fenced = "```\n" + message.text.replace("```", "'''") + "\n```"
-    given = {
-        "--channel": receiver.channel, "--target": receiver.chat, "--message": fenced,
-        "--account": receiver.account, "--thread-id": receiver.thread,
-    }  # fmt: skip
-    argv = [receiver.binary, "message", "send", *(word for pair in given.items() if pair[1] for word in pair)]
+    argv = openclaw_argv(receiver, "```\n" + message.text.replace("```", "'''") + "\n```")
     argv += [] if message.rings else ["--silent"]
     outcome = yield Command(argv, site.home, openclaw_environment(site, receiver.binary), OPENCLAW_TIMEOUT, marker=new_id())
     phrase = outcome_phrase(outcome)
@@ -6228,9 +6271,13 @@ def send_openclaw(site: Site, receiver: Receiver, message: Message) -> Flow:
         return Sent("sent")
     words = site.redact.read(outcome.err) + "\n" + site.redact.read(outcome.out)
     detail = one_line(phrase_text("en", phrase) + " " + last_lines(words, 2), 160)
-    if outcome.failure or outcome.code in (126, 127) or re.search(NOT_SENT_WORDS, words, re.I):
+    if outcome.failure or outcome.code in (126, 127):
         return Sent("not_sent", detail)
-    is_refused = re.search(r"\b(error_code\D{0,4}|\()(400|401|403|404)\b|\b(401|403|404): ", words)
+    if re.search(MAYBE_SENT_WORDS, words, re.I):
+        return Sent("unknown", detail)
+    if re.search(NOT_SENT_WORDS, words, re.I):
+        return Sent("not_sent", detail)
+    is_refused = re.search(r"(\berror_code\D{0,4}|\()(400|401|403|404)\b|\b(401|403|404): ", words)
     return Sent("refused" if is_refused else "unknown", detail)
 
 
@@ -6268,16 +6315,24 @@ def usable_ways(site: Site, receiver: Receiver) -> list:
     return [way for way in ways if way != "openclaw" or not site.called_openclaw]
 
 
+def send_by(site: Site, way: str, message: Message) -> Flow:
+    """One message by one way; where the group has got a new id once more, there, and from now on."""
+    receiver = site.receiver
+    sent = yield from SENDERS[way](site, receiver, message)
+    if not sent.moved_to:
+        return sent
+    yield Change(lambda state: state.raw.update(moved={**object_at(state.raw, "moved"), receiver.chat: sent.moved_to}), urgent=True)
+    site.receiver = receiver._replace(chat=sent.moved_to)
+    return (yield from SENDERS[way](site, site.receiver, message))
+
+
 def send(site: Site, message: Message) -> Flow:
     """One message by the first way that does not definitely fail."""
     sent = Sent("later")
     receiver = site.receiver
     for way in usable_ways(site, receiver):
-        sent = yield from SENDERS[way](site, receiver, message)
-        if sent.moved_to:  # the group has a new id: once more, there, and from now on
-            yield Change(lambda state: state.raw.update(moved={**object_at(state.raw, "moved"), receiver.chat: sent.moved_to}), urgent=True)
-            site.receiver = receiver = receiver._replace(chat=sent.moved_to)
-            sent = yield from SENDERS[way](site, receiver, message)
+        sent = yield from send_by(site, way, message)
+        receiver = site.receiver
         if sent.result == "refused":
             yield Change(lambda state: state.raw.update(refused={**refusals(state, receiver), way: state.now + REFUSAL}), urgent=True)
         elif sent.result != "not_sent":
@@ -6324,6 +6379,12 @@ def wake_outbox(state: State) -> None:
     for entry in state.outbox:
         if entry.pop("refusedBy", None) or entry.get("tries"):
             entry["notBefore"] = min(entry["notBefore"], state.now)
+
+
+def wake_receiver(state: State) -> None:
+    """The same at a person's wish: also a way that refused is asked again."""
+    state.raw.pop("refused", None)
+    wake_outbox(state)
 
 
 def settle_sent(site: Site, state: State, message: Message, sent: Sent) -> None:
@@ -6561,14 +6622,14 @@ def request_code(site: Site, job: Any, plan: Plan) -> Flow:
     """Send a one-time code with the plan to the person; it counts once the Bot API has confirmed it."""
     if not (yield Change(lambda state: count_request(state, job, plan), urgent=True)):
         raise BlockedError("BLOCKED: " + site.say("code.too_many", job=job.id), site.advise("history", job.id))
-    receiver = find_receiver(site)
+    site.receiver = receiver = find_receiver(site)
     if "api" not in receiver.ways or not receiver.chat:
         raise UndeliveredError(site.say("code.no_api"), receiver.advice or "set delivery.via to api and channels.telegram.botToken")
     code = f"{int.from_bytes(os.urandom(8), 'big') % 10**8:08d}"
     header = header_text(site.clock.time_text(site.clock.now().at), site.host)
     words = header + "\n\n" + site.say("code.message", code=code, job=job.id) + "\n\n"  # first: a long plan must not push it out
     plan_text = clip("\n".join(plan_lines(site, job, plan)), SECTION_LIMIT - utf16_length(words))
-    sent = yield from send_api(site, receiver, Message(words + plan_text, True, ()))
+    sent = yield from send_by(site, "api", Message(words + plan_text, True, ()))
     if sent.result != "sent":
         raise UndeliveredError(site.say("code.not_sent", why=sent.detail), site.advise("approve", job.id, "--request"))
     salt = os.urandom(16).hex()
@@ -6848,7 +6909,7 @@ MOVES_US = ("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH")
 def how_called(args: Any, script: str = "") -> tuple:
     """How a person calls this program with the same files, from any directory: before and after the command."""
     env, home = os.environ, home_directory(dict(os.environ))
-    before = "".join(f"{name}={shell_word(absolute_path(env[name], home))} " for name in MOVES_US if not is_unset(env.get(name)))
+    before = "".join(f"{name}={shell_word(absolute_path(env[name].strip(), home))} " for name in MOVES_US if not is_unset(env.get(name)))
     named = ((kind, getattr(args, kind + "_file", "")) for kind in ("config", "state"))
     after = "".join(f" --{kind}-file {shell_word(absolute_path(path, home))}" for kind, path in named if path)
     return before + script_command(script), after
@@ -7203,7 +7264,7 @@ def make_calling(site: Site, args: Any) -> Calling:
     usual, real = map(os.path.realpath, (f"{account}/.openclaw/net/state/ops-monitor.json", site.store.path))
     named = (("--config-file", args.config_file, site.config_file), ("--state-file", args.state_file, site.store.path))
     words = [word for name, given, path in named if given for word in (name, path)]
-    env = {name: absolute_path(site.env[name], site.home) for name in MOVES_US if not is_unset(site.env.get(name))}
+    env = {name: absolute_path(site.env[name].strip(), site.home) for name in MOVES_US if not is_unset(site.env.get(name))}
     if os.path.realpath(site.home) != os.path.realpath(account):  # a scheduler sets the account's
         env["HOME"] = site.home
     argv = tick_argv(sys.executable or "/usr/bin/python3", os.path.abspath(__file__), ["tick", *words])
@@ -7384,7 +7445,7 @@ def finish_tick(site: Site, driver: Driver, loud: bool) -> int:
     delivered = driver.finish(deliver(site))
     if delivered.is_elsewhere:
         return code
-    phrase = Phrase("undelivered", {"problem": delivered.problem}) if delivered.problem else None
+    phrase = Phrase("undelivered", {"problem": site.redact(delivered.problem)}) if delivered.problem else None
     words = f"error: undelivered messages: {delivered.left}: {delivered.problem}"
     print_trouble(site, "delivery", phrase, loud, words, f"help: {delivered.advice}")
     code = code or (UNDELIVERED if delivered.left else DONE)
@@ -7587,7 +7648,7 @@ def wanted_again(memory: Memory) -> Memory:
     return memory._replace(held_at=0.0, gave_up_at=0.0, attempts=0, attempt_at=0.0, attempt_key="")
 
 
-def begin_start(site: Site, state: State, job: Any, marker: str, anyway: bool) -> None:
+def begin_start(site: Site, state: State, job: Any, marker: str, anyway: bool, is_fresh: bool) -> None:
     """The intention to start; `anyway`: although the last start has gone well and does not show yet."""
     memory = state.memory(job.id)
     now = site.clock.now()
@@ -7598,7 +7659,10 @@ def begin_start(site: Site, state: State, job: Any, marker: str, anyway: bool) -
         advice = site.advise("start", job.id, "--despite-unknown") if has_started else site.advise("status", job.id)
         raise BusyError(f"'{job.id}' {words}; that blocks another start for {left}", advice)
     limit = job.policy.start_timeout_seconds + 10.0
-    state.remember(job.id, wanted_again(memory)._replace(stalled_for=0.0, action="start", action_at=now.at, action_for=limit, action_id=marker))
+    if is_fresh and memory.state == RUNNING:  # it has ended, and its records go first
+        memory = memory._replace(state=IDLE)
+    begun: dict = {"action": "start", "action_at": now.at, "action_for": limit, "action_id": marker}
+    state.remember(job.id, wanted_again(memory)._replace(stalled_for=0.0, **begun))
     state.record("start", job.id, by="hand")
 
 
@@ -7615,18 +7679,21 @@ def end_start(state: State, job: Any, outcome: Outcome) -> None:
 
 def start_by_hand(site: Site, job: Any, args: Any) -> Flow:
     with job_lock(site, job, 10.0, "started, stopped or run by another process"):
+        if job.managed:
+            forgive_stop(site.store.job_dir(job.id))
         look = yield from look_at(site, job)
         if look.state == RUNNING:
             yield Change(lambda state: state.remember(job.id, wanted_again(state.memory(job.id))), urgent=True)
             return conclude(site, "start.already", job=job.id)
         refuse_start(site, job, look, args)
-        if look.state == COMPLETED:  # no tick may have seen that
+        if look.state == COMPLETED and job.enabled:  # no tick may have seen that
             yield Change(lambda state: settle_look(site, state, job, look))
         marker = new_id()
         log = os.path.join(prepare_job_dir(site, job), "start.log")
         printed = file_size(log)
-        yield Change(lambda state: begin_start(site, state, job, marker, args.despite_unknown), urgent=True)
-        outcome = yield from start_or_say(site, job, marker, is_fresh=args.fresh or look.state in (COMPLETED, IDLE))
+        is_fresh = args.fresh or look.state in (COMPLETED, IDLE)
+        yield Change(lambda state: begin_start(site, state, job, marker, args.despite_unknown, is_fresh), urgent=True)
+        outcome = yield from start_or_say(site, job, marker, is_fresh)
         yield Change(lambda state: end_start(state, job, outcome), urgent=True)
     phrase = outcome_phrase(outcome)
     show_output(site, outcome)
@@ -7726,15 +7793,17 @@ def do_stop(files: Files, args: Any) -> int:
     """Stop a long job and keep it stopped: nothing resumes it until `start`."""
     config, problem = usable_config(files, args, {})
     site = open_site(files, config, args)
-    if args.job not in config.jobs and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")) or is_orphan(site, args.job):
+    job, stops = config.jobs.get(args.job), []
+    if not job and os.path.exists(os.path.join(site.store.job_dir(args.job), "run.json")) or is_orphan(site, args.job):
         if problem:
             warn(f"warning: {problem}")
-        stop = stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds)
+        stops.append(stop_orphan(site, args.job, 60.0 if args.timeout_seconds is None else args.timeout_seconds))
     elif problem:
         raise problem
-    else:
-        stop = stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds"))
-    ended, trouble = Driver(site).finish(stop)
+    if not stops or job and job.kind == LONG_READ:
+        stops.append(stop_by_hand(site, find_long_job(site, args, "stop_timeout_seconds")))
+    results = [Driver(site).finish(stop) for stop in stops]
+    ended, trouble = any(ended for ended, _ in results), next((trouble for _, trouble in results if trouble), None)
     if trouble:  # a full disk must not keep it running
         conclude(site, "stop.not_held" if ended else "stop.nothing", job=args.job)
         raise trouble
@@ -7800,7 +7869,10 @@ def refuse_approval(site: Site, job: Any, plan: Plan, args: Any) -> None:
         raise blocked(site, job, "gate.config_writable", why=site.config_risk)
     reason = unverified(site, site.store.view().gate(job.id))
     if reason and not args.despite_failed_verification:
-        raise blocked(site, job, reason.key, "approve", "--despite-failed-verification", **reason.facts)
+        advice = gate_advice(site, job, reason)  # a check that has yet to run comes first
+        if reason.key == "gate.verify_failed":
+            advice = site.advise("approve", job.id, *(["--request"] if args.request else []), "--despite-failed-verification")
+        raise BlockedError("BLOCKED: " + site.say(reason.key, job=job.id, **reason.facts), advice)
 
 
 def confirm_plan(site: Site, job: Any, plan: Plan, args: Any) -> None:
@@ -7819,21 +7891,22 @@ def confirm_plan(site: Site, job: Any, plan: Plan, args: Any) -> None:
 def approve_plan(site: Site, job: Any, plan: Plan, args: Any) -> Flow:
     """Ask for the person's word in the way that the job demands, and keep it."""
     refuse_approval(site, job, plan, args)
+    clear = args.despite_failed_verification
+    despite = ["--despite-failed-verification"] if clear else []
     by_code = bool(job.approval) and job.approval.via == "telegram"
     if args.request:
         if not by_code:
             raise UsageError("approval.via of this job is not telegram", site.advise("approve", job.id))
         yield from request_code(site, job, plan)
-        return conclude(site, "code.sent", command=site.advise("approve", job.id, "--digest", "HEX", "--code", "CODE"))
+        return conclude(site, "code.sent", command=site.advise("approve", job.id, "--digest", "HEX", "--code", "CODE", *despite))
     if by_code and not args.code:
-        raise blocked(site, job, "code.needed", "approve", "--request")
+        raise blocked(site, job, "code.needed", "approve", "--request", *despite)
     confirm_plan(site, job, plan, args)
-    clear = args.despite_failed_verification
     if by_code:
         refused = yield from check_code(site, job, plan, args.code, clear)
         if refused:
             again = ["--digest", plan.digest, "--code", "CODE"] if refused == "code.wrong" else ["--request"]
-            raise blocked(site, job, refused, "approve", *again)
+            raise blocked(site, job, refused, "approve", *again, *despite)
     else:
         yield Change(lambda state: grant(site, state, job, plan, clear, is_unseen=bool(args.digest)), urgent=True)
     warn_undelivered((yield from deliver(site)))
@@ -7860,7 +7933,7 @@ def do_approve(site: Site, args: Any) -> int:
         return DONE
     try:
         return Driver(site).finish(approve_plan(site, job, plan, args))
-    except BlockedError as error:
+    except (BlockedError, UndeliveredError) as error:
         why = one_line(str(error))
         site.store.change(lambda state: state.record("approval refused", job.id, why=why, who=who_asks(), digest=plan.digest))
         raise
@@ -8007,11 +8080,11 @@ def job_json(site: Site, row: Row) -> dict:
     """One job as `status --json` gives it; keys are stable, more may come."""
     job, memory, look = row.job, row.memory, row.look
     words, at = next_action(site, row)
-    state = look.state if look else "held" if memory.held_at else "running" if memory.action == "run" else "idle"
+    state = look.state if look else "running" if memory.action == "run" else "idle"
     shown = {key: getattr(job, key) for key in ("id", "name", "kind", "risk", "enabled", "managed")}
     shown["name"] = name_of_job(site, job.id)
     shown.update(
-        state=state, running=state == RUNNING, completed=state == COMPLETED, held=bool(memory.held_at),
+        state=state, running=state == RUNNING, completed=state == COMPLETED, held=bool(memory.held_at) and job.kind == LONG_READ,
         attempts=memory.attempts, gaveUp=bool(memory.gave_up_at), lastLookAt=memory.looked_at or None, lastReportAt=memory.reported_at or None,
         lastRunAt=memory.ran_at or None, lastExitCode=memory.ran_code if memory.ran_at and memory.ran_code != NOT_RUN else None,
         stalledForSeconds=round(memory.stalled_for, 3), mutedUntil=memory.muted_at + memory.muted_for if is_muted(memory, site.clock.now()) else None,
@@ -8226,9 +8299,12 @@ def do_history(files: Files, args: Any) -> int:
     """What happened: starts, runs, approvals, incidents, messages."""
     config, problem = usable_config(files, args, {})
     site = open_site(files, config, args)
+    is_unknown = args.job and args.job not in site.store.view().jobs
+    if problem and is_unknown:
+        raise problem
     if problem:
         warn(f"warning: {problem}")
-    elif args.job and args.job not in site.store.view().jobs:
+    elif is_unknown:
         find_job(site, args.job)  # or the nearest name is said
     since = site.clock.now().at - args.since
     items = [item for item in history_records(site.store.history_path) if item["at"] >= since and args.job in (None, item.get("job"))]
@@ -8447,6 +8523,7 @@ class Patient:
 
     def __init__(self, files: Files, args: Any):
         self.files, self.args = files, args
+        self.was_heard = False  # a test message has arrived just now
         self.trust = check_trust(files.config_file, files.home)
         self.state, self.has_state = State({"version": STATE_VERSION}, time.time()), False  # examine_state says why
         try:
@@ -8654,7 +8731,9 @@ def examine_program(patient: Patient) -> Iterator[Health]:
     if outcome and outcome.is_good:
         yield Health("ok", f"{binary}: {patient.words(outcome)}")
     elif outcome:
-        mend = f'put the Node that it wants beside it: ln -s "$(command -v node)" {shell_word(os.path.dirname(binary))}/node'
+        node = os.path.dirname(binary) + "/node"
+        is_node = re.search("node", patient.words(outcome), re.I) and not os.path.lexists(node)
+        mend = f'put the Node that it wants beside it: ln -s "$(command -v node)" {shell_word(node)}' if is_node else shell_word(binary) + " --version"
         yield Health("warn" if "api" in patient.receiver.ways else "fail", f"{binary} does not work: {patient.words(outcome)}", mend)
 
 
@@ -8663,7 +8742,7 @@ def examine_online(patient: Patient) -> Iterator[Health]:
     receiver, is_asked = patient.receiver, patient.args.online or patient.args.send_test
     if is_asked and "api" not in receiver.ways:
         yield Health("ok", "not asked: messages do not go by the Bot API")
-    questions: list = [("getMe", {}, f"ask @BotFather for the token, then set channels.telegram.botToken in {patient.openclaw.path}")]
+    questions: list = [("getMe", {}, "ask @BotFather for the token, then " + token_advice(patient.token, patient.openclaw))]
     if receiver.chat:
         no_chat = f"write to the bot there, or set delivery.target in {patient.files.config_file}"
         questions.append(("getChat", {"chat_id": chat_id(receiver)}, no_chat))
@@ -8672,18 +8751,23 @@ def examine_online(patient: Patient) -> Iterator[Health]:
         if sent.result != "sent":
             is_refused = sent.result == "refused" or bool(sent.moved_to)
             words = f"{method} is {'refused' if is_refused else 'not answered'}: {sent.detail}"
+            if sent.moved_to:
+                mend = f"set delivery.target in {patient.files.config_file} to {sent.moved_to}"
             yield Health("fail", words, mend if is_refused else f"curl -sS {shell_word(receiver.root)}")
             return
         known = object_at(json.loads(raw), "result")
         yield Health("ok", f"{method}: {known.get('username') or known.get('title') or known.get('first_name') or 'known'}")
 
 
-def sending_by_hand(site: Site, receiver: Receiver, way: str) -> str:
-    """What shows why a way fails."""
+def what_mends(patient: Patient, way: str, detail: str) -> str:
+    """What mends, or else shows, why a message did not go this way; of the Bot API we know already that it knows token and chat."""
+    site, receiver = patient.site, patient.site.receiver
     if way == "api":
-        return site.advise("doctor", "", "--online")
-    argv = [receiver.binary, "message", "send", "--channel", receiver.channel, "--target", receiver.chat, "--message", "test"]
-    words = site.redact(" ".join(map(shell_word, receiver.command if way == "command" else argv)))
+        at = f"in {patient.files.config_file}"
+        known = {"403": "let the bot in again: write to it there", "thread": f"set delivery.threadId {at}", "429": site.advise("tick")}
+        return next((mend for words, mend in known.items() if words in detail), site.advise("doctor", "", "--online"))
+    argv = receiver.command if way == "command" else openclaw_argv(receiver, "test")
+    words = site.redact(" ".join(map(shell_word, argv)))
     return f"echo test | {words}" if way == "command" else words
 
 
@@ -8697,17 +8781,18 @@ def examine_test(patient: Patient) -> Iterator[Health]:
         yield Health("fail", f"not sent: {why}", trust.mend or receiver.advice)
         return
     text = f"{header_text(site.clock.time_text(site.clock.now().at), site.host)}\n\n{site.say('doctor.test')}"
+    site.receiver = receiver
     for way in receiver.ways:
-        sent = Driver(site).finish(SENDERS[way](site, receiver, Message(text, False, ())))
-        words = f"by {way} to {receiver.chat or 'your command'}: {sent.result.replace('_', ' ')}"
+        sent = Driver(site).finish(send_by(site, way, Message(text, False, ())))
+        words = f"by {way} to {site.receiver.chat or 'your command'}: {sent.result.replace('_', ' ')}"
         if sent.result == "sent":
-            was_tried = any(entry.get("refusedBy") or entry.get("tries") for entry in patient.state.outbox)
-            is_awake = was_tried and not site.store.attempt(wake_outbox)
+            was_tried = not site.target and any(entry.get("refusedBy") or entry.get("tries") for entry in patient.state.outbox)
+            is_awake = was_tried and not site.store.attempt(wake_receiver)
+            patient.was_heard = True
             yield Health("ok", words + ("; what waited for that goes with the next tick" if is_awake else ""))
             return
-        more = f"; the chat is now {sent.moved_to}" if sent.moved_to else ""
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
-        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}{more}", sending_by_hand(site, receiver, way))
+        yield Health("warn" if goes_on else "fail", f"{words}: {sent.detail}", what_mends(patient, way, sent.detail))
         if not goes_on:
             return
 
@@ -8779,7 +8864,7 @@ def examine_outbox(patient: Patient) -> Iterator[Health]:
         yield Health("ok", "nothing waits to be told")
         return
     facts = f"undelivered messages: {len(waiting)}, since {site.clock.full_text(min(entry['createdAt'] for entry in waiting))}"
-    if error:
+    if error and not patient.was_heard:
         flag = "--send-test" if patient.args.online or "api" not in patient.receiver.ways else "--online"
         yield Health("fail", f"{facts}; the last error: {error}", site.advise(f"doctor {flag}"))
     else:
@@ -9135,6 +9220,9 @@ def main(argv: Optional[list] = None) -> int:
         return code or lost
     except Interrupted as end:  # while whoever reads took the last of it
         return 128 + end.number
+    finally:
+        for number in ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to interrupt
 
 
 def run_and_exit(argv: Optional[list] = None) -> None:

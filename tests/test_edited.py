@@ -41,6 +41,19 @@ class TestAJobThatIsNoLongerManaged(Managed):
         refused = home.call("start", "m")
         self.assertEqual((refused.code, home.lines("starts")), (75, ["x"]), refused.out)
         self.assertIn("stop m", refused.err)
+        self.assertEqual(len(home.told_with("ACTION REQUIRED", "stopped before it was complete")), 1)
+        self.assertIn("as a managed job still lives", home.call("explain", "m").out)
+        self.assertEqual(home.told_with("AUTORUN"), [])
+
+    def test_stop_ends_what_was_managed_and_what_is_not(self):
+        home = self.edited(long_job("m", stop="echo x >> stopped"))
+        home.says("m", running=True)
+        self.assertEqual((home.call("stop", "m").code, home.lines("stopped"), ops.is_lock_held(home.job_dir("m"))), (0, ["x"], False))
+
+    def test_a_hold_of_what_became_a_check_is_none(self):
+        home = self.edited(check("m", "true"))
+        home.call("stop", "m")
+        self.assertEqual((self.status(home, "m")["state"], self.status(home, "m")["held"]), ("idle", False))
 
     def test_it_is_none_once_it_is_managed_again(self):
         home = self.edited(check("m", "true"))
@@ -59,9 +72,34 @@ class TestFilesThatAreGone(Managed):
         home.tick()
         self.assertEqual((self.status(home, "m")["state"], len(home.told_with("ALERT", "are gone; it may still run"))), ("unknown", 1))
         self.assertEqual((home.call("start", "m").code, home.lines("starts")), (4, ["x"]))
-        self.assertEqual(home.call("stop", "m").code, 1)  # nobody knows its process; but a person has said that it shall rest
+        stopped = home.call("stop", "m")  # found by its mark
+        self.assertEqual(stopped.code, 0, stopped.err)
+        self.wait_for("its end", lambda: not ops.is_lock_held(home.path("aside")))
         home.tick()
         self.assertEqual(self.status(home, "m")["state"], "idle")
+
+    def test_a_fresh_start_that_fails_is_no_riddle(self):
+        home = self.started(managed("m", f"echo x >> starts; {SLEEP}"))
+        home.tick()
+        self.kill_all(home)
+        good = home.config["jobs"][0]["commands"]
+        home.configure({**managed("m", ""), "commands": {"start": ["/no/such/program"]}})
+        self.start(home, "m", "--fresh", code=1)
+        home.tick()
+        self.assertEqual((self.status(home, "m")["state"], home.told_with("are gone")), ("idle", []))
+        home.configure({**managed("m", ""), "commands": good})
+        self.start(home, "m")
+
+    def test_records_that_went_with_a_restart_of_the_machine_leave_no_doubt(self):
+        home = self.started(managed("m", SLEEP))
+        home.tick()
+        self.kill_all(home)
+        shutil.rmtree(home.job_dir("m"))
+        state = home.state
+        state["jobs"]["m"]["boot"] = "another"
+        home.put(home.state_path, json.dumps(state))
+        home.tick()
+        self.assertEqual((len(home.told_with("before the machine restarted")), home.told_with("may still run")), (1, []))
 
     def test_a_stop_outlives_the_loss_of_the_state(self):
         home = self.started(managed("m", f"echo x >> starts; {SLEEP}", autoResume=True))
@@ -74,6 +112,19 @@ class TestFilesThatAreGone(Managed):
         self.start(home, "m")
         home.tick()
         self.assertEqual((self.status(home, "m")["state"], self.status(home, "m")["held"]), ("running", False))
+
+    def test_a_start_ends_a_hold_whatever_becomes_of_it(self):
+        home = Installation(self, managed("m", f"echo x >> starts; {SLEEP}", autoResume=True))
+        self.start(home, "m")
+        self.wait_for("its first line", lambda: home.lines("starts"))
+        self.assertEqual(home.call("stop", "m").code, 0)
+        good = home.config["jobs"][0]["commands"]
+        home.configure({**home.config["jobs"][0], "commands": {"start": ["/no/such/program"]}})
+        self.start(home, "m", "--resume", code=1)
+        home.configure({**home.config["jobs"][0], "commands": good})
+        home.tick()
+        self.assertEqual(self.status(home, "m")["held"], False)
+        self.wait_for("its second line", lambda: home.lines("starts") == ["x", "x"])
 
     def test_init_is_advised_only_where_nothing_was_before(self):
         home = Installation(self, check("c", "true"))
@@ -105,7 +156,9 @@ class TestOtherEdits(Managed):
         home.configure(write("renamed", "echo x >> ran", "v"), check("v", "exit 1"))
         for later in (0, 3600, 90000):
             home.tick(later=later)
-        self.assertEqual(len(home.told_with("ALERT", "left the config before it was verified: v")), 1)
+        (told,) = home.told_with("ALERT", "left the config before it was verified: v")
+        self.assertIn(" history w", told)
+        self.assertIn("write ended", home.call("history", "w").out)
 
     def test_what_was_wrong_with_a_check_does_not_stay_with_the_long_job_of_its_name(self):
         home = Installation(self, check("c", "exit 3", everySeconds=3600))

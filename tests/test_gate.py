@@ -877,7 +877,7 @@ class TestVerification(unittest.TestCase):
         home.must_block("not verified yet: v")
         result = home.call("approve", "w", "--digest", home.digest())
         self.assertEqual(result.code, 4, "the next approval waits as well")
-        self.assertIn("--despite-failed-verification", result.err)
+        self.assertIn(" run v\n", result.err)
         home.tick()
         self.assertEqual(home.gate()["verify"], "passed")
         self.assertEqual(home.shown()["gate"]["verification"], "passed")
