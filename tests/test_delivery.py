@@ -1,5 +1,6 @@
 """DELIVERY: nothing is told twice or never, whatever the receiver does. Real ticks, a Bot API on the loopback."""
 
+import contextlib
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import unittest
 from unittest import mock
@@ -252,6 +254,9 @@ class TheOtherWay(Case):
         ("too many requests", {"code": 1, "err": "Call to 'sendMessage' failed! (429: Too Many Requests)"}, False, True),
         ("exit 1 without a word", {"code": 1}, False, True),
         ("a partial delivery", {"code": 1, "err": "delivered 1 of 2 parts"}, False, True),
+        ("a part and a no", {"code": 1, "err": "delivered 1 of 2 parts; last error: 403: Forbidden"}, False, True),
+        ("no way to Telegram", {"code": 1, "err": "Network request for 'sendMessage' failed! connect ECONNREFUSED 192.0.2.1:443"}, False, True),
+        ("a no of the Bot API", {"code": 1, "err": "Call to 'sendMessage' failed! (400: Bad Request: chat not found)"}, True, False),
     ]
 
     def test_what_openclaw_says_decides_whether_the_message_is_marked_as_a_possible_repeat(self):
@@ -504,6 +509,21 @@ class TheReceiver(Case):
         house.set_jobs(house.check(), house.check("second"))
         self.assertEqual(house.tick().code, ops.DONE)
         self.assertEqual([request.chat for request in self.bot.requests], ["-500", "-100500", "-100500"])
+
+    def test_another_account_is_asked_at_once_what_the_last_one_was_refused(self):
+        house = self.house(delivery={"via": "openclaw", "account": "work"})
+        house.fake_openclaw({"code": 1, "err": "Error: Call to 'sendMessage' failed! (403: Forbidden)"})
+        self.assertEqual(house.tick().code, ops.UNDELIVERED)
+        self.assertEqual(house.tick().code, ops.UNDELIVERED)
+        self.assertEqual(len(house.calls), 1)
+        house.settings["delivery"]["account"] = "home"
+        house.write()
+        self.assertEqual((house.tick().code, len(house.calls)), (ops.DONE, 2))
+
+    def test_a_topic_on_telegram_is_a_number(self):
+        for thread, warned in (("Alerts", True), ("7", False), (7, False)):
+            config = ops.read_config(json.dumps({"version": 1, "jobs": [], "delivery": {"threadId": thread}}))
+            self.assertEqual([problem.text for problem in config.problems], ["a topic on Telegram is a number"] * warned)
 
     def test_the_config_of_openclaw_may_be_broken_elsewhere(self):
         house = self.house()
@@ -870,6 +890,38 @@ class OnTheWay(Case):
         house.write()
         self.assertEqual(house.tick().code, ops.DONE)
         self.assertEqual((len(house.calls), self.bot.connections), (1, 0))
+
+    def test_a_proxy_that_is_no_url_is_named_without_its_password(self):
+        for proxy in ("http://ops:hunter2/zz@127.0.0.1:3128", "http://ops:hunter2#zz@127.0.0.1:3128", "http://[hunter2", "http://127.0.0.1:hunter2"):
+            with self.subTest(proxy):
+                house = self.house()
+                house.telegram["proxy"] = proxy
+                house.write()
+                ran = house.tick()
+                self.assertEqual(ran.code, ops.UNDELIVERED)
+                self.assertIn("channels.telegram.proxy or apiRoot is not a URL", ran.err)
+                with open(house.state_file, encoding="utf-8") as file:
+                    self.assertNotIn("hunter2", ran.err + file.read())
+
+    def test_a_proxy_that_drips_is_given_up_before_the_request_goes_out(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ended = threading.Event()
+
+            def drip():
+                connection, _ = server.accept()
+                with contextlib.suppress(OSError), connection:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+                    while not ended.wait(0.02):
+                        connection.sendall(b"x")
+
+            thread = threading.Thread(target=drip, daemon=True)
+            thread.start()
+            proxy = "http://127.0.0.1:%d" % server.getsockname()[1]
+            with mock.patch.object(ops, "HTTP_TIMEOUT", 0.2), self.assertRaises(OSError) as caught:
+                ops.post_json("https://api.invalid/bot1:x/sendMessage", {}, proxy)
+            self.assertNotIsInstance(caught.exception, ops.Lost)
+            ended.set()
+            thread.join(10)
 
     def test_an_api_root_that_speaks_no_tls_is_a_failure_that_loses_nothing(self):
         house = self.house()

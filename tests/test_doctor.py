@@ -22,7 +22,7 @@ from typing import NamedTuple
 from unittest import mock
 
 from tests import SCRIPT, ops
-from tests.botapi import OWNER, TOKEN, BotApi, House, answer, drop, no_chat, ok, refusal, unauthorized
+from tests.botapi import OWNER, TOKEN, BotApi, House, answer, drop, moved, no_chat, ok, refusal, unauthorized
 
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534
@@ -636,6 +636,32 @@ class Online(Checkup):
             self.only(patient.doctor("--online"), "fail", "online", "getMe is refused: 40", mend="@BotFather")
             self.assertEqual(self.asked(bot), ["getMe"])
 
+    def test_a_refused_token_is_mended_where_it_stands(self):
+        patient, bot = self.patient(unauthorized)
+        bot.always = unauthorized
+        path = patient.put_file("token", TOKEN)
+        patient.telegram.pop("botToken")
+        patient.telegram["tokenFile"] = path
+        patient.write()
+        self.only(patient.doctor("--online"), "fail", "online", "getMe is refused: 401", mend="mend channels.telegram.tokenFile in")
+        patient.telegram.pop("tokenFile")
+        patient.write()
+        report = patient.doctor("--online", TELEGRAM_BOT_TOKEN=TOKEN)
+        self.among(report, "fail", "online", "getMe is refused: 401", mend="mend TELEGRAM_BOT_TOKEN in the environment")
+
+    def test_without_a_target_the_token_is_asked_about_all_the_same(self):
+        patient, bot = self.patient(answer(200, {"ok": True, "result": {"username": "ops_bot"}}))
+        patient.claw_config.pop("commands", None)
+        patient.telegram.pop("allowFrom", None)
+        patient.write()
+        report = patient.doctor("--online")
+        self.assertEqual([line.facts for line in report.of("online")], ["getMe: ops_bot"])
+        self.assertEqual(self.asked(bot), ["getMe"])
+
+    def test_a_group_that_has_moved_is_named(self):
+        patient, _ = self.patient(ok, moved(-100500))
+        self.among(patient.doctor("--online"), "fail", "online", "getChat is refused", mend="to -100500")
+
     def test_a_chat_that_is_not_known(self):
         patient, _ = self.patient(ok, no_chat)
         self.only(patient.doctor("--online"), "fail", "online", "getChat is refused: 400 Bad Request: chat not found", mend="delivery.target")
@@ -679,6 +705,23 @@ class TheTestMessage(Checkup):
         self.only(report, "fail", "test message", "by api", "unknown: 500 Internal Server Error")
         self.assertEqual(len(report.of("test message")), 1)
 
+    def test_what_mends_a_refusal_is_said(self):
+        for no, mend in (
+            (refusal(403, "Forbidden: bot was blocked by the user"), "let the bot in again"),
+            (refusal(400, "Bad Request: message thread not found"), "set delivery.threadId in"),
+        ):
+            patient, _ = self.patient(ok, ok, no)
+            self.among(patient.doctor("--send-test"), "fail", "test message", mend=mend)
+
+    def test_a_test_to_another_chat_wakes_nothing(self):
+        patient, bot = self.patient(refusal(403, "Forbidden: bot was blocked by the user"))
+        patient.put({"text": "an alert that waits"})
+        patient.tick()
+        before = patient.state["outbox"]
+        report = patient.doctor("--send-test", "--target", "999")
+        self.assertEqual(report.of("test message")[0].facts, "by api to 999: sent")
+        self.assertEqual(patient.state["outbox"], before)
+
     def test_what_was_refused_before_goes_with_the_next_tick(self):
         patient, bot = self.patient(refusal(403, "Forbidden: bot was blocked by the user"))
         patient.put({"text": "an alert that waits"})
@@ -688,6 +731,7 @@ class TheTestMessage(Checkup):
         self.assertEqual(len(bot.requests), 1)
         report = patient.doctor("--send-test")  # the person has let the bot in again
         self.assertIn("sent; what waited for that goes with the next tick", report.of("test message")[0].facts)
+        self.only(report, "warn", "outbox", "undelivered messages: 1", mend=" tick")
         patient.tick()
         self.assertEqual((patient.state["outbox"], "an alert that waits" in bot.requests[-1].text), ([], True))
 

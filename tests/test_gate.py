@@ -1265,6 +1265,34 @@ class TestTheCode(unittest.TestCase):
         home.must_run("w", "--verify")
         self.assertEqual(home.guess(code).code, 4, "it opens once")
 
+    def test_it_follows_a_group_that_has_moved(self):
+        home = Phone(self, delivery={"via": "auto", "target": "-500"})
+        home.bot.always = botapi.moved(-100500)
+        code = home.request()
+        self.assertEqual([request.chat for request in home.bot.requests], ["-500", "-100500"])
+        self.assertEqual(home.guess(code).code, 0)
+        self.assertEqual(home.state["moved"], {"-500": "-100500"})
+
+    def test_each_command_on_the_way_past_a_failed_verification_leads_on(self):
+        home = Phone(self, write(approval={"via": "telegram"}), proof("exit 1"))
+        home.guess(home.request())
+        self.assertEqual(home.call("run", "w", "--verify").code, 1)
+        argv = ["approve", "w"]
+        for _ in range(4):
+            result = home.call(*argv)
+            argv = [home.digest() if word == "HEX" else home.code if word == "CODE" else word
+                    for word in re.search(r"ops-monitor\.py (.*)", result.err or result.out)[1].split()]  # fmt: skip
+            if "--code" in argv:
+                break
+        result = home.call(*argv)
+        self.assertEqual((result.code, home.shown()["gate"]["approved"]), (0, True), result.err)
+
+    def test_a_code_that_was_not_sent_is_in_the_history(self):
+        home = Phone(self)
+        home.bot.always = botapi.server_error
+        self.assertEqual(home.call("approve", "w", "--request").code, 3)
+        self.assertIn("not approved: ", home.call("history", "w").out)
+
     def test_it_is_hashed_slowly_with_a_salt_of_its_own(self):
         self.assertEqual(ops.CODE_ROUNDS, 600_000)
         home = Phone(self)
