@@ -8788,7 +8788,7 @@ def examine_test(patient: Patient) -> Iterator[Health]:
         if sent.result == "sent":
             was_tried = not site.target and any(entry.get("refusedBy") or entry.get("tries") for entry in patient.state.outbox)
             is_awake = was_tried and not site.store.attempt(wake_receiver)
-            patient.was_heard = True
+            patient.was_heard = not site.target
             yield Health("ok", words + ("; what waited for that goes with the next tick" if is_awake else ""))
             return
         goes_on = sent.result in ("not_sent", "refused") and way != receiver.ways[-1]
