@@ -4873,22 +4873,23 @@ PROGRESS_LIMIT = 64 << 10
 
 
 def trim_log(log: str, pid: int) -> None:
-    """Keep the newest lines; what is written meanwhile is copied until nothing is."""
+    """Keep the newest lines.  For the last part of it the job waits a moment, so that nothing is written between copying and cutting."""
     edit = os.open(log, os.O_RDWR)  # not O_APPEND: Linux would append whatever the offset
     begin, length = os.fstat(edit).st_size - LOG_KEPT, 0
     begin += os.pread(edit, 1 << 16, begin).find(b"\n") + 1
-    is_stopped = False
     try:
-        for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
-            length += os.pwrite(edit, chunk, length)
-            if length > 2 * LOG_KEPT and not is_stopped:  # it writes as fast as we copy: it waits a moment, nothing is lost
-                is_stopped = True
+        for is_last in (False, True):
+            if is_last:
                 end_group(pid, signal.SIGSTOP)
+                time.sleep(0.01)  # a write that has begun ends
+            for chunk in iter(lambda: os.pread(edit, 1 << 20, begin + length), b""):
+                length += os.pwrite(edit, chunk, length)
+                if length > 2 * LOG_KEPT and not is_last:
+                    break  # it writes as fast as we copy
         os.ftruncate(edit, length)
     finally:
         os.close(edit)
-        if is_stopped:
-            end_group(pid, signal.SIGCONT)
+        end_group(pid, signal.SIGCONT)
 
 
 def wait_and_trim(pid: int, bell: int, log: str, log_fd: int) -> int:

@@ -714,7 +714,7 @@ class TheTestMessage(Checkup):
             self.among(patient.doctor("--send-test"), "fail", "test message", mend=mend)
 
     def test_a_test_to_another_chat_wakes_nothing(self):
-        patient, bot = self.patient(refusal(403, "Forbidden: bot was blocked by the user"))
+        patient, _ = self.patient(refusal(403, "Forbidden: bot was blocked by the user"))
         patient.put({"text": "an alert that waits"})
         patient.tick()
         before = patient.state["outbox"]
