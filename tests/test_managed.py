@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import unittest
+from unittest import mock
 
 from tests import ops
 from tests.test_engine import DIED, Installation, check, sh
@@ -494,6 +495,30 @@ class TestTheRunLog(Managed):
         self.assertEqual(lines, ["an old line of forty characters, or so.", "the very last line"])
         with open(os.path.join(home.job_dir("m"), "run.log"), "rb") as file:
             self.assertEqual(file.readline(), b"an old line of forty characters, or so.\n", "it begins with a whole line")
+
+    def test_no_line_is_lost_that_is_written_just_before_the_log_is_cut(self):
+        home = Installation(self)
+        home.put("run.log", "old\n" * (ops.LOG_LIMIT // 4))
+        script = "import os, sys, time\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)\n"
+        script += "for n in range(100000):\n    os.write(fd, b'%d\\n' % n)\n    time.sleep(0.001)\n"
+        cut = os.ftruncate
+
+        def late(fd, length):
+            time.sleep(0.05)
+            cut(fd, length)
+
+        process = subprocess.Popen([sys.executable, "-c", script, home.path("run.log")], start_new_session=True)
+        try:
+            self.wait_for("its first line", lambda: not home.read("run.log").endswith("old\n"))
+            with mock.patch.object(os, "ftruncate", late):
+                ops.trim_log(home.path("run.log"), process.pid)
+            seen = home.read("run.log")
+            self.wait_for("more lines", lambda: len(home.read("run.log")) > len(seen) + 100)
+        finally:
+            process.kill()
+            process.wait()
+        numbers = [int(line) for line in home.lines("run.log") if line != "old"]
+        self.assertEqual(numbers[:-1], list(range(len(numbers) - 1)))
 
     def test_trimming_goes_on_while_the_job_writes_and_loses_no_new_line(self):
         script = "import time\nfor n in range(3000):\n    print(f'line {n} ' + 'x' * 90, flush=True)\n    n % 100 or time.sleep(0.04)\n"
