@@ -2680,7 +2680,8 @@ def remember_look(memory: Memory, look: Observation, policy: Any) -> Memory:
     when = look.when
     if memory.boot not in ("", when.boot):
         memory = memory._replace(stalled_for=0.0, last_look="")
-    is_same = memory.state == look.state and memory.state_at and not differ(memory.run, look.run)
+    has_ended_anew = look.state != RUNNING and differ(memory.run, look.run)
+    is_same = memory.state == look.state and memory.state_at and not has_ended_anew
     learnt: dict = {"looked_at": when.at, "looked_awake": when.awake, "boot": when.boot, "last_look": UNKNOWN, "left_at": 0.0}
     if look.state != UNKNOWN:
         learnt.update(
