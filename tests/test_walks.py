@@ -161,9 +161,9 @@ class Model:
                 self.looks = []
             if self.running_since is None:
                 self.running_since = look.when.at
-            if self.has_recovered(look):
-                self.attempts = 0
             self.is_completion_told = self.is_completion_queued = False
+        if (look.key or look.state == ops.RUNNING) and self.has_recovered(look):  # a key is new whenever it is seen
+            self.attempts = 0
         if look.run and self.last_run and look.run != self.last_run:
             self.is_completion_told = self.is_completion_queued = False
         self.last_known, self.last_key, self.last_run = look, look.key or self.last_key, look.run or self.last_run
