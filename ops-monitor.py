@@ -5667,10 +5667,10 @@ def end_managed(site: Site, job_id: str, patience: float, who: str = "person") -
     held = is_lock_held(directory)
     if run is None and held:
         raise OpsError(f"{directory}/run.json is missing: it cannot be told which process is '{job_id}'", f"lsof {shell_word(directory)}/run.lock")
-    known = site.store.view().memory(job_id)
-    if run is None and known.run and known.state == RUNNING:
-        return (yield from end_marked(known.run, patience))
-    if run is None or not (held or is_alive(run, boot)):
+    if run is None:
+        known = site.store.view().memory(job_id)
+        return (yield from end_marked(known.run, patience)) if known.run and known.state == RUNNING else False
+    if not (held or is_alive(run, boot)):
         return False
     if run.exit_code is None:
         try:

@@ -78,6 +78,12 @@ class TestFilesThatAreGone(Managed):
         home.tick()
         self.assertEqual(self.status(home, "m")["state"], "idle")
 
+    def test_a_state_that_cannot_be_read_keeps_no_job_running(self):
+        home = self.started(managed("m", SLEEP))
+        home.put(home.state_path, json.dumps({"version": ops.STATE_VERSION + 1}))
+        stopped = home.call("stop", "m")
+        self.assertEqual((stopped.code, ops.is_lock_held(home.job_dir("m"))), (74, False), stopped.out + stopped.err)
+
     def test_a_fresh_start_that_fails_is_no_riddle(self):
         home = self.started(managed("m", f"echo x >> starts; {SLEEP}"))
         home.tick()
